@@ -25,7 +25,7 @@ pub use self::{
 };
 pub(crate) use self::{
     pool::{PreparedBackend, TriedSet},
-    resource::home,
+    resource::{home, resource_hash},
     rewrite::{Deployment, RequestReading, Unnameable, ask_for_default_tier},
 };
 use crate::{

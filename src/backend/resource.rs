@@ -10,14 +10,27 @@ use crate::{hash::fnv1a, random::split_mix};
 /// The backends behind a layer, with their resources.
 #[derive(Clone, Debug, Default)]
 pub struct Residents {
-    /// Name and resource of each backend, pool by pool.
-    pools: Vec<Vec<(Arc<str>, Arc<str>)>>,
+    /// Pool by pool.
+    pools: Vec<Vec<Resident>>,
+}
+
+/// A backend.
+#[derive(Clone, Debug)]
+struct Resident {
+    name: Arc<str>,
+    resource: Arc<str>,
+    /// The hash of the resource.
+    hash: u64,
 }
 
 impl Residents {
     /// The backends of one pool by name and resource, in order of preference.
     pub(crate) fn new(backends: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
-        Self { pools: vec![backends.into_iter().collect()] }
+        let resident = |(name, resource): (_, Arc<str>)| {
+            let hash = resource_hash(&resource);
+            Resident { name, resource, hash }
+        };
+        Self { pools: vec![backends.into_iter().map(resident).collect()] }
     }
 
     /// Appends `others`.
@@ -28,29 +41,34 @@ impl Residents {
     }
 
     pub(crate) fn holds(&self, resource: &str) -> bool {
-        self.all().any(|(_, other)| **other == *resource)
+        self.all().any(|it| *it.resource == *resource)
+    }
+
+    /// The resource with this [hash], if there are backends on it.
+    pub(crate) fn hashed(&self, hash: u64) -> Option<&Arc<str>> {
+        self.all().find(|it| it.hash == hash).map(|it| &it.resource)
     }
 
     /// Whether there are backends on any other resource.
     pub(crate) fn holds_others(&self, resource: &str) -> bool {
-        self.all().any(|(_, other)| **other != *resource)
+        self.all().any(|it| *it.resource != *resource)
     }
 
     /// The resource of the backend with this name.
     pub(crate) fn named(&self, name: &str) -> Option<Arc<str>> {
-        self.all().find(|(other, _)| **other == *name).map(|(_, of)| Arc::clone(of))
+        self.all().find(|it| *it.name == *name).map(|it| Arc::clone(&it.resource))
     }
 
     /// The backends on the resource of the one with this name, if it exists, or else all.
     pub(crate) fn beside(&self, name: Option<&str>) -> Self {
         let Some(resource) = name.and_then(|name| self.named(name)) else { return self.clone() };
-        let on_it = |pool: &Vec<(Arc<str>, Arc<str>)>| {
-            pool.iter().filter(|(_, of)| *of == resource).cloned().collect()
+        let on_it = |pool: &Vec<Resident>| {
+            pool.iter().filter(|it| it.resource == resource).cloned().collect()
         };
         Self { pools: self.pools.iter().map(on_it).collect() }
     }
 
-    fn all(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+    fn all(&self) -> impl Iterator<Item = &Resident> {
         self.pools.iter().flatten()
     }
 }
@@ -71,15 +89,19 @@ pub(crate) fn home<'a>(
     for stack in stacks {
         let mut in_stack = HashSet::new();
         for pool in &stack.pools {
-            let in_pool: HashSet<&str> = pool.iter().map(|(_, of)| &**of).collect();
+            let in_pool: HashSet<&str> = pool.iter().map(|it| &*it.resource).collect();
             in_pool.iter().for_each(|of| shares.entry(of).or_default().1 += 1);
             in_stack.extend(in_pool);
         }
         in_stack.iter().for_each(|of| shares.entry(of).or_default().0 += 1);
     }
-    let candidates = first.all().map(|(_, of)| of);
-    let score = |of: &Arc<str>| (shares[&**of], split_mix(key ^ fnv1a([of.as_bytes()])));
-    candidates.max_by_key(|of| score(of)).cloned()
+    let score = |it: &Resident| (shares[&*it.resource], split_mix(key ^ it.hash));
+    first.all().max_by_key(|it| score(it)).map(|it| Arc::clone(&it.resource))
+}
+
+/// What represents a resource in all processes.
+pub(crate) fn resource_hash(resource: &str) -> u64 {
+    fnv1a([resource.as_bytes()])
 }
 
 /// The name of the resource with this authority and base path.

@@ -14,8 +14,8 @@ use std::{
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, Closing, FleetStats, GateCall, GateNews, GateReply, Kind, Leased, Listener, Name,
-    Operation, RateLimit, Store, Taken, Unreachable,
+    Allowance, Closing, FleetStats, GateCall, GateNews, GateReply, IdHolder, Kind, Leased,
+    Listener, Name, Operation, RateLimit, Store, Taken, Unreachable,
     budget::micros,
     stats::{Counters, Ended},
 };
@@ -54,7 +54,7 @@ impl Caller {
         self.store.set_timeout(timeout);
     }
 
-    pub(super) fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         Duration::from_micros(self.timeout_us.load(Ordering::Relaxed))
     }
 
@@ -129,6 +129,28 @@ impl Caller {
         }
     }
 
+    pub(crate) fn keeps_ids(&self) -> bool {
+        self.store.keeps_ids()
+    }
+
+    pub(crate) fn remember(&self, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
+        self.store.remember(&self.fleet, ids, age);
+    }
+
+    /// Asks who holds these ids; `None` if the store is known to be down.
+    pub(crate) fn recall(
+        self: &Arc<Self>,
+        ids: Vec<Box<[u8]>>,
+        age: Duration,
+    ) -> Option<Call<Vec<Option<IdHolder>>>> {
+        self.call(Operation::Recall, |store| store.recall(&self.fleet, ids, age))
+    }
+
+    /// The store had so many of the ids that it was asked for, and did not have so many.
+    pub(crate) fn count_recalled(&self, found: usize, unknown: usize) {
+        self.counters.recalled(found, unknown);
+    }
+
     /// Asks a gate; `None` if the store is known to be down.
     pub(crate) fn gate(self: &Arc<Self>, name: &Name, call: GateCall) -> Option<Call<GateReply>> {
         self.call(Operation::Gate, |store| store.gate(name, call))
@@ -191,6 +213,14 @@ pub(crate) struct Call<T> {
     from: Instant,
     until: Instant,
     sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Call<T> {
+    /// The same call, ready at `until` at the latest.
+    pub(crate) fn not_after(mut self, until: Instant) -> Self {
+        self.until = self.until.min(until);
+        self
+    }
 }
 
 impl<T> Future for Call<T> {

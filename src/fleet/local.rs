@@ -10,9 +10,10 @@ use std::{
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, Closing, GateCall, GateNews, GateReply, Leased, Listener, Name, RateLimit,
+    Allowance, Closing, GateCall, GateNews, GateReply, IdHolder, Leased, Listener, Name, RateLimit,
     SharedGate, Store, Taken, Unreachable,
     budget::{StoredBudget, micros},
+    ids::StoredIds,
     rate::StoredRate,
 };
 use crate::clock;
@@ -35,6 +36,8 @@ struct Shared {
     /// By backend, and by what is closed; until when and, by the service's own hint, until when.
     closings: HashMap<(Name, u32), (Closing, Instant)>,
     listeners: HashMap<Name, Vec<Listener>>,
+    /// By fleet.
+    ids: HashMap<Box<str>, StoredIds>,
     gates: HashMap<Name, SharedGate>,
     gate_listeners: HashMap<Name, Vec<GateNews>>,
 }
@@ -170,6 +173,38 @@ impl Store for Local {
         {
             budget.correct(window, change);
         }
+    }
+
+    fn keeps_ids(&self) -> bool {
+        true
+    }
+
+    fn remember(&self, fleet: &str, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
+        let mut shared = self.lock();
+        if shared.is_down {
+            return;
+        }
+        let now = shared.now();
+        let stored = shared.ids.entry(fleet.into()).or_default();
+        ids.into_iter().for_each(|(id, is)| stored.remember(now, age, id, is));
+    }
+
+    fn recall(
+        &self,
+        fleet: &str,
+        ids: Vec<Box<[u8]>>,
+        age: Duration,
+    ) -> BoxFuture<'static, Result<Vec<Option<IdHolder>>, Unreachable>> {
+        let (store, fleet) = (self.clone(), Box::<str>::from(fleet));
+        Box::pin(async move {
+            let mut shared = store.lock();
+            if shared.is_down {
+                return Err(Unreachable);
+            }
+            let now = shared.now();
+            let stored = shared.ids.entry(fleet).or_default();
+            Ok(ids.iter().map(|id| stored.recall(now, age, id)).collect())
+        })
     }
 
     fn gate(

@@ -27,6 +27,7 @@ pub(crate) mod budget;
 mod call;
 mod core;
 mod gate;
+mod ids;
 mod local;
 mod name;
 mod rate;
@@ -52,6 +53,7 @@ pub(crate) use self::{
 };
 pub use self::{
     gate::{GateCall, GateNews, GateReply, SharedGate},
+    ids::IdHolder,
     local::Local,
     name::{Kind, Name},
     rate::Rate,

@@ -11,6 +11,10 @@ use std::{
 pub struct FleetStats {
     /// By operation.
     pub operations: Vec<OperationStats>,
+    /// Ids that the store was asked for, and had.
+    pub ids_found: u64,
+    /// Ids that the store was asked for, and did not have.
+    pub ids_unknown: u64,
 }
 
 /// What a store is called for.
@@ -23,10 +27,12 @@ pub enum Operation {
     Lease,
     /// A request asks the gate of a busy PTU.
     Gate,
+    /// A request refers to ids that its process does not know.
+    Recall,
 }
 
 impl Operation {
-    const ALL: [Self; 3] = [Self::Take, Self::Lease, Self::Gate];
+    const ALL: [Self; 4] = [Self::Take, Self::Lease, Self::Gate, Self::Recall];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
@@ -34,6 +40,7 @@ impl Operation {
             Self::Take => "take",
             Self::Lease => "lease",
             Self::Gate => "gate",
+            Self::Recall => "recall",
         }
     }
 }
@@ -57,6 +64,18 @@ pub struct OperationStats {
     /// How many calls took at most each of the [`LATENCY_BOUNDS`] but longer than the one before it,
     /// and how many took longer than all.
     pub latencies: [u64; LATENCY_BOUNDS.len() + 1],
+}
+
+impl OperationStats {
+    /// The number of calls by the name of their outcome in metrics.
+    pub const fn outcomes(&self) -> [(&'static str, u64); 4] {
+        [
+            ("ok", self.ok),
+            ("timeout", self.timeout),
+            ("error", self.error),
+            ("skipped", self.skipped),
+        ]
+    }
 }
 
 /// The bounds of [`latencies`](OperationStats::latencies): a store answers in less than a millisecond
@@ -84,6 +103,8 @@ pub(super) enum Ended {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     operations: [OperationCounters; Operation::ALL.len()],
+    ids_found: AtomicU64,
+    ids_unknown: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +136,11 @@ impl Counters {
         self.operations[operation as usize].skipped.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn recalled(&self, found: usize, unknown: usize) {
+        self.ids_found.fetch_add(found as u64, Ordering::Relaxed);
+        self.ids_unknown.fetch_add(unknown as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self) -> FleetStats {
         let of = |operation: Operation| {
             let counters = &self.operations[operation as usize];
@@ -129,6 +155,10 @@ impl Counters {
                 latencies: std::array::from_fn(|bound| read(&counters.latencies[bound])),
             }
         };
-        FleetStats { operations: Operation::ALL.into_iter().map(of).collect() }
+        FleetStats {
+            operations: Operation::ALL.into_iter().map(of).collect(),
+            ids_found: self.ids_found.load(Ordering::Relaxed),
+            ids_unknown: self.ids_unknown.load(Ordering::Relaxed),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, future::ready, time::Duration};
 
 use futures_core::future::BoxFuture;
 
-use super::{GateCall, GateNews, GateReply, Name};
+use super::{GateCall, GateNews, GateReply, IdHolder, Name};
 
 /// Holds the state that the processes of a fleet share.
 ///
@@ -85,6 +85,32 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// open. Nobody waits for it.
     fn correct(&self, name: &Name, window: u64, change: i64) {
         let _ = (name, window, change);
+    }
+
+    /// Whether it [remembers](Self::remember) ids. A store outside of this process hashes them, and needs
+    /// a secret for that.
+    fn keeps_ids(&self) -> bool {
+        false
+    }
+
+    /// Objects with these ids are held like this, as an answer showed. The store keeps that for `age`
+    /// after the last call about an id, or a little longer. The first owner keeps an id: others and
+    /// holders without an owner do not replace it. Nobody waits for it.
+    ///
+    /// A store must not print or persist an id: it hashes them.
+    fn remember(&self, fleet: &str, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
+        let _ = (fleet, ids, age);
+    }
+
+    /// Who holds each of these ids, if the store [remembers](Self::remember) them.
+    fn recall(
+        &self,
+        fleet: &str,
+        ids: Vec<Box<[u8]>>,
+        age: Duration,
+    ) -> BoxFuture<'static, Result<Vec<Option<IdHolder>>, Unreachable>> {
+        let _ = (fleet, ids, age);
+        Box::pin(ready(Err(Unreachable)))
     }
 
     /// Applies `call` to the [`SharedGate`](super::SharedGate) called `name`.

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use http::{Request, Response, StatusCode};
@@ -16,7 +17,7 @@ use tower_service::Service;
 use super::{RegionRotate, session::Session};
 use crate::{
     ResponseBody, TryCloneBody, backend::Unnameable, classify::Outcome, clock,
-    policy::ClassifyError, random, request_copy::SavedRequest,
+    policy::ClassifyError, random, request_copy::SavedRequest, sticky::Recalling,
 };
 
 pin_project! {
@@ -49,6 +50,8 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, R> {
+        // A fleet's store is asked which resource holds what the request refers to.
+        Recalling { recall: Box<Recalling> },
         // The request was sent to the session's backend.
         Attempting { #[pin] attempt: F },
         // The token is not here yet, or the service is not ready.
@@ -69,6 +72,9 @@ where
     /// The future of a call of `service`, whose inner service, `inner`, was polled ready.
     pub(super) fn new(service: &RegionRotate<S, X>, mut inner: S, mut request: Request<B>) -> Self {
         let (now, config) = (clock::now(), Arc::clone(&service.config));
+        if let Some(recall) = config.routing.recall(&config.pool, &mut request) {
+            return Self::recalling(service, recall, request, now);
+        }
         let routing = config.routing.route(&config.pool, &mut request, now);
         let mut session = Session::new(config, request.extensions(), routing, now, random::draw());
         let is_open = session.choose(now, &request) || session.go_on_as_default(now, &mut request);
@@ -97,6 +103,25 @@ where
         let classify_error = service.classify_error.clone();
         Self { state, inner, classify_error, session, request }
     }
+
+    /// The same, if `recall` is awaited first.
+    #[cold]
+    fn recalling(
+        service: &RegionRotate<S, X>,
+        recall: Box<Recalling>,
+        request: Request<B>,
+        now: Instant,
+    ) -> Self {
+        let config = Arc::clone(&service.config);
+        let session = Session::new(config, request.extensions(), None, now, random::draw());
+        Self {
+            state: State::Recalling { recall },
+            inner: service.inner.clone(),
+            classify_error: service.classify_error.clone(),
+            session,
+            request: SavedRequest::Whole(request, None),
+        }
+    }
 }
 
 impl<S, X, B, R> Future for ResponseFuture<S, X, B, R>
@@ -112,6 +137,17 @@ where
         let session = this.session;
         loop {
             match this.state.as_mut().project() {
+                // Recalling => Readying | Ready
+                StateProj::Recalling { recall } => {
+                    ready!(Pin::new(&mut **recall).poll(cx));
+                    let (now, request) = (clock::now(), this.request.whole_mut().expect(KEPT));
+                    session.route(now, request);
+                    if !session.choose(now, request) && !session.go_on_as_default(now, request) {
+                        let status = StatusCode::TOO_MANY_REQUESTS;
+                        return Poll::Ready(Ok(session.closed(now, status, request)));
+                    }
+                    this.state.set(State::Readying);
+                }
                 // Attempting => Readying | Pausing | Ready
                 StateProj::Attempting { attempt } => {
                     let mut result = ready!(attempt.poll(cx));

@@ -154,6 +154,11 @@ impl Session {
         session
     }
 
+    /// Finds where `request` belongs, if that was not known when it arrived.
+    pub(super) fn route<B: TryCloneBody>(&mut self, now: Instant, request: &mut Request<B>) {
+        self.routing = self.config.routing.route(&self.config.pool, request, now);
+    }
+
     /// Chooses the next backend, and records it as tried; returns whether there is one.
     pub(super) fn choose(&mut self, now: Instant, request: &dyn Load) -> bool {
         let backend = loop {

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use http::{Request, Response};
@@ -19,8 +20,13 @@ use super::{
     spill_budget::ChargeRequest,
 };
 use crate::{
-    TryCloneBody, classify::Outcome, clock, gate::Waiter, policy::ClassifyError,
+    TryCloneBody,
+    classify::Outcome,
+    clock,
+    gate::Waiter,
+    policy::ClassifyError,
     request_copy::SavedRequest,
+    sticky::{Recalling, TierScope},
 };
 
 pin_project! {
@@ -59,6 +65,8 @@ pin_project! {
     where
         P: Future,
     {
+        // A fleet's store is asked which resource holds what the request refers to.
+        Recalling { recall: Box<Recalling> },
         // The request was sent to a tier.
         Attempting { #[pin] attempt: Attempt<P, F> },
         // Holds no attempt, response or permit while it sleeps, queues, or waits for either tier.
@@ -110,6 +118,10 @@ where
         mut request: Request<B>,
     ) -> Self {
         let (now, config) = (clock::now(), Arc::clone(&service.config));
+        let recall = config.split.as_ref().and_then(|split| split.recall(&mut request));
+        if let Some(recall) = recall {
+            return Self::recalling(service, recall, request, now);
+        }
         let confined = config.split.as_ref().map(|split| split.confine(&mut request, now));
         let mut session = Session::new(config, confined.unwrap_or_default(), now);
         let (state, request) = match session.start(now, &request) {
@@ -128,6 +140,24 @@ where
         let (fallback, classify_error) = (service.fallback.clone(), service.classify_error.clone());
         Self { state, primary, fallback, classify_error, session, request }
     }
+
+    /// The same, if `recall` is awaited first.
+    #[cold]
+    fn recalling(
+        service: &SmartFallback<P, F, X>,
+        recall: Box<Recalling>,
+        request: Request<B>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            state: State::Recalling { recall },
+            primary: service.primary.clone(),
+            fallback: service.fallback.clone(),
+            classify_error: service.classify_error.clone(),
+            session: Session::new(Arc::clone(&service.config), TierScope::default(), now),
+            request: SavedRequest::Whole(request, None),
+        }
+    }
 }
 
 impl<P, F, X, B, R> Future for ResponseFuture<P, F, X, B>
@@ -144,6 +174,11 @@ where
         let session = this.session;
         loop {
             let next = match this.state.as_mut().project() {
+                // Recalling => Sleeping | Queued | Racing | Asking | Readying
+                StateProj::Recalling { recall } => {
+                    ready!(Pin::new(&mut **recall).poll(cx));
+                    session.after_recall(clock::now(), this.request.whole_mut().expect(KEPT))
+                }
                 // Attempting => Sleeping | Queued | Racing | Readying | Ready
                 StateProj::Attempting { attempt } => {
                     let tier = attempt.tier();

@@ -148,6 +148,18 @@ impl Session {
         self.or_last_attempt(next)
     }
 
+    /// The first step of a request after the fleet's store was asked what it refers to.
+    pub(super) fn after_recall<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &mut Request<B>,
+    ) -> NextStep {
+        let split = self.config.split.as_ref();
+        self.confined = split.map(|split| split.confine(request, now)).unwrap_or_default();
+        (self.is_bound, self.since) = (self.confined.to_primary, now);
+        self.start(now, request)
+    }
+
     /// The first step of a request while the primary is known to refuse something, or failed lately.
     fn start_at_gate<B: TryCloneBody>(&mut self, now: Instant, request: &Request<B>) -> NextStep {
         if let Some(next) = self.fallback_first(now, request) {

@@ -128,7 +128,7 @@ impl LearnScope {
     }
 }
 
-struct Search<'a> {
+pub(super) struct Search<'a> {
     sticky: &'a Sticky,
     residents: &'a Residents,
     /// The client that sends the request, if clients own what they make.
@@ -144,6 +144,8 @@ struct Search<'a> {
     is_needed: bool,
     /// Whether the request lists or creates.
     lists_or_creates: bool,
+    /// The ids that a fleet's store is to be asked for, if they are wanted.
+    missing: Option<Vec<Box<[u8]>>>,
 }
 
 /// The subject of a request.
@@ -163,7 +165,7 @@ struct Lookup {
 }
 
 impl<'a> Search<'a> {
-    const fn new(
+    pub(super) const fn new(
         sticky: &'a Sticky,
         residents: &'a Residents,
         asker: Option<u64>,
@@ -179,7 +181,22 @@ impl<'a> Search<'a> {
             readable: Lookup::new(),
             is_needed: false,
             lists_or_creates: false,
+            missing: None,
         }
+    }
+
+    /// The ids that `request` refers to, and for which a fleet's store is to be asked: only one resource
+    /// holds them, and it is not known, or if clients are kept apart, it is not known whose they are.
+    /// Also returns the fields of a scan, if one was necessary.
+    pub(super) fn missing<B: TryCloneBody>(
+        &mut self,
+        request: &Request<B>,
+    ) -> (Vec<Box<[u8]>>, Option<ScannedBody>) {
+        self.missing = Some(Vec::new());
+        let scanned = self.read(request).scanned;
+        let is_needed = self.needed.known.is_none() || self.asker.is_some();
+        let missing = self.missing.take().filter(|_| is_needed);
+        (missing.unwrap_or_default(), scanned)
     }
 
     /// Looks up the references in the path and the body of a request.
@@ -223,7 +240,7 @@ impl<'a> Search<'a> {
     /// Looks `id` up for `asker`.
     fn look_up(&mut self, id: &[u8], is_needed: bool, asker: Option<u64>) {
         self.is_needed |= is_needed;
-        let Self { sticky, residents, now, needed, readable, ownership, .. } = self;
+        let Self { sticky, residents, now, needed, readable, ownership, missing, .. } = self;
         let lookup = if is_needed { needed } else { readable };
         let is_settled = lookup.known.is_some() || lookup.left == 0;
         // The owner matters for every id.
@@ -231,6 +248,12 @@ impl<'a> Search<'a> {
             return;
         }
         let found = sticky.find(id, asker, *now);
+        if let Some(missing) = missing
+            && is_needed
+            && found.is_to_be_recalled(asker)
+        {
+            missing.push(id.into());
+        }
         if is_needed && asker.is_some() {
             *ownership = (*ownership).max(Ownership::of(&found));
         }
@@ -238,12 +261,10 @@ impl<'a> Search<'a> {
             return;
         }
         lookup.left -= 1;
-        let known = match found {
-            Found::Own(resource) | Found::Unowned(resource) => Some(resource),
-            Found::Others | Found::Unknown => None,
-        };
-        // A backend that was removed from the configuration holds nothing.
-        lookup.known = known.filter(|resource| residents.holds(resource));
+        if let Found::Own(resource) | Found::Unowned(resource) = found {
+            // A backend that was removed from the configuration holds nothing.
+            lookup.known = residents.hashed(resource).cloned();
+        }
     }
 
     fn known(&self) -> Option<&Arc<str>> {
@@ -291,12 +312,13 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
-    use crate::clock;
+    use crate::{backend::resource_hash, clock, fleet::IdHolder};
 
     #[test]
     fn what_path_and_body_refer_to_is_known_to_be_with_its_resource_alone() {
         let (sticky, now, east) = (Sticky::new(), clock::now(), Arc::<str>::from("east.example"));
-        sticky.learn(b"resp_1", &east, None, now);
+        let is = IdHolder { resource: resource_hash(&east), owner: None };
+        sticky.learn(b"resp_1", is, now);
         let here = Residents::new([("east".into(), east)]);
         let elsewhere = Residents::new([("west".into(), "west.example".into())]);
         let request = |path: &str, body: &'static str| {

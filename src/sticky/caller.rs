@@ -38,6 +38,14 @@ impl<T: Into<Cow<'static, str>>> From<T> for StickTo {
     }
 }
 
+/// Whether the caller names a backend.
+pub(super) fn is_named<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.extensions().get::<StickTo>().is_some()
+        || headers.contains_key(NAME)
+        || StickTo::in_cookie(headers).is_some()
+}
+
 /// Removes the caller's backend name from the request. The extension takes precedence, then the
 /// header, then the cookie.
 pub(super) fn take_name<B>(request: &mut Request<B>) -> Option<StickTo> {

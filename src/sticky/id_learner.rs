@@ -1,18 +1,18 @@
 //! Learns the ids in an answer that its resource holds.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use super::{
     Sticky,
     answer::{AnswerScan, Shown},
     binding::{LearnScope, encrypted_prefix},
 };
-use crate::{body::ResponseTap, clock, hash::fnv1a};
+use crate::{backend::resource_hash, body::ResponseTap, clock, fleet::IdHolder, hash::fnv1a};
 
 /// Taps the answer of one resource.
 pub(super) struct IdLearner {
     sticky: Sticky,
-    resource: Arc<str>,
+    holder: IdHolder,
     learn: LearnScope,
     scan: AnswerScan,
     /// Hashes of what was learned; most ids of a stream appear several times.
@@ -20,15 +20,17 @@ pub(super) struct IdLearner {
 }
 
 impl IdLearner {
-    pub(super) fn new(sticky: Sticky, resource: Arc<str>, learn: LearnScope) -> Self {
+    pub(super) fn new(sticky: Sticky, resource: &str, learn: LearnScope) -> Self {
         let most = if learn.encrypted { RESPONSE_SCAN_BYTES } else { CHAT_SCAN_BYTES };
-        Self { sticky, resource, learn, scan: AnswerScan::new(most), learned: Vec::new() }
+        let holder = IdHolder { resource: resource_hash(resource), owner: learn.owner };
+        Self { sticky, holder, learn, scan: AnswerScan::new(most), learned: Vec::new() }
     }
 }
 
 impl ResponseTap for IdLearner {
     fn read(&mut self, piece: &[u8]) -> bool {
-        let Self { sticky, resource, learn, scan, learned } = self;
+        let Self { sticky, holder, learn, scan, learned } = self;
+        let mut to_write = Vec::new();
         scan.push(piece, |shown| {
             let id = match shown {
                 Shown::Id(id) if learn.ids => id,
@@ -38,9 +40,14 @@ impl ResponseTap for IdLearner {
             let hash = fnv1a([id]);
             if !id.is_empty() && learned.len() < MAX_IDS_PER_ANSWER && !learned.contains(&hash) {
                 learned.push(hash);
-                sticky.learn(id, resource, learn.owner, clock::now());
+                let is = sticky.learn(id, *holder, clock::now());
+                to_write.extend(is.map(|is| (id.into(), is)));
             }
         });
+        // Before the caller can refer to them.
+        if let Some(store) = &sticky.store {
+            store.remember(to_write);
+        }
         !self.scan.is_over()
     }
 
@@ -49,7 +56,7 @@ impl ResponseTap for IdLearner {
 
 impl fmt::Debug for IdLearner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdLearner").field("resource", &self.resource).finish_non_exhaustive()
+        f.debug_struct("IdLearner").field("learned", &self.learned.len()).finish_non_exhaustive()
     }
 }
 

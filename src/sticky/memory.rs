@@ -3,9 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::Arc,
     time::{Duration, Instant},
 };
+
+use crate::fleet::IdHolder;
 
 /// Which resource holds what, and who owns it, by a hash of its id.
 ///
@@ -24,11 +25,12 @@ pub(super) struct Memory {
 
 #[derive(Debug)]
 struct Holder {
-    resource: Arc<str>,
-    owner: Option<u64>,
+    is: IdHolder,
     at: Instant,
     /// The sequence number of the last use.
     used: u64,
+    /// When the fleet's store had it last, as far as this process knows.
+    stored: Option<Instant>,
 }
 
 /// The ids of one owner.
@@ -43,12 +45,34 @@ struct Uses {
 /// What is known of an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Its resource; the asker owns it, or there is no asker.
-    Own(Arc<str>),
+    /// Its resource, as a hash; the asker owns it, or there is no asker.
+    Own(u64),
     /// Its resource only.
-    Unowned(Arc<str>),
+    Unowned(u64),
     Others,
     Unknown,
+}
+
+impl Found {
+    /// Whether the fleet's store may know more: a list shows the resource of an object, and not its
+    /// owner.
+    pub(super) const fn is_to_be_recalled(&self, asker: Option<u64>) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Unowned(_) => asker.is_some(),
+            Self::Own(_) | Self::Others => false,
+        }
+    }
+}
+
+/// When an id is to be written to the fleet's store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WritePolicy {
+    /// What was written before concerns another store.
+    pub(super) since: Instant,
+    /// An id that is in use is written again after this time, so that the store does not forget it,
+    /// and learns it again if it lost its data.
+    pub(super) interval: Duration,
 }
 
 impl Memory {
@@ -67,23 +91,17 @@ impl Memory {
         self.holders.len()
     }
 
-    /// `resource` holds `id`, as its answer to `owner` shows. The first owner keeps it.
-    pub(super) fn learn(
-        &mut self,
-        id: &[u8],
-        resource: &Arc<str>,
-        owner: Option<u64>,
-        now: Instant,
-    ) {
+    /// `id` is held like this, as an answer to its owner shows. The first owner keeps it.
+    pub(super) fn learn(&mut self, id: &[u8], is: IdHolder, now: Instant) {
         let id = self.hasher.hash_one(id);
-        let known = self.young(id, now).map(|holder| holder.owner);
-        if known.is_some_and(|known| known.is_some() && known != owner) {
+        let known = self.young(id, now).map(|holder| (holder.is, holder.stored));
+        if known.is_some_and(|(known, _)| known.owner.is_some() && known.owner != is.owner) {
             return;
         }
         self.forget(id);
-        let used = self.note_use(id, owner);
-        let resource = Arc::clone(resource);
-        self.holders.insert(id, Holder { resource, owner, at: now, used });
+        let (owner, used) = (is.owner, self.note_use(id, is.owner));
+        let stored = known.filter(|(known, _)| *known == is).and_then(|(_, stored)| stored);
+        self.holders.insert(id, Holder { is, at: now, used, stored });
         self.uses(owner).held += 1;
         self.drop_expired(owner, now);
         while self.uses(owner).held > self.capacity {
@@ -100,7 +118,7 @@ impl Memory {
             self.forget(id);
             return Found::Unknown;
         };
-        let (owner, resource) = (holder.owner, Arc::clone(&holder.resource));
+        let IdHolder { owner, resource } = holder.is;
         if asker.is_some() && owner.is_some() && asker != owner {
             return Found::Others;
         }
@@ -116,6 +134,30 @@ impl Memory {
         }
     }
 
+    /// The holder of `id`, if it is to be written to the fleet's store now. It counts as written then.
+    pub(super) fn take_unwritten(
+        &mut self,
+        id: &[u8],
+        policy: WritePolicy,
+        now: Instant,
+    ) -> Option<IdHolder> {
+        let holder = self.holders.get_mut(&self.hasher.hash_one(id))?;
+        let is_stored = holder.stored.is_some_and(|at| {
+            at >= policy.since && now.saturating_duration_since(at) < policy.interval
+        });
+        holder.stored = Some(now);
+        (!is_stored).then_some(holder.is)
+    }
+
+    /// Notes that the fleet's store has `id` like this.
+    pub(super) fn note_stored(&mut self, id: &[u8], is: IdHolder, now: Instant) {
+        if let Some(holder) = self.holders.get_mut(&self.hasher.hash_one(id))
+            && holder.is == is
+        {
+            holder.stored = Some(now);
+        }
+    }
+
     fn young(&self, id: u64, now: Instant) -> Option<&Holder> {
         let holder = self.holders.get(&id)?;
         (now.saturating_duration_since(holder.at) < self.longest_age).then_some(holder)
@@ -127,7 +169,7 @@ impl Memory {
 
     fn forget(&mut self, id: u64) {
         if let Some(holder) = self.holders.remove(&id) {
-            self.uses(holder.owner).held -= 1;
+            self.uses(holder.is.owner).held -= 1;
         }
     }
 
@@ -176,61 +218,64 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    fn named(name: &str) -> Arc<str> {
-        name.into()
+    const EAST: u64 = 1;
+    const WEST: u64 = 2;
+
+    fn at(resource: u64, owner: Option<u64>) -> IdHolder {
+        IdHolder { resource, owner }
     }
 
     #[test]
     fn the_id_that_was_used_longest_ago_makes_room() {
         let (mut memory, now) = (Memory::new(2, HOUR), clock::now());
-        memory.learn(b"one", &named("east"), None, now);
-        memory.learn(b"two", &named("west"), None, now);
-        assert_eq!(memory.find(b"one", None, now), Found::Own(named("east")));
-        memory.learn(b"three", &named("east"), None, now);
+        memory.learn(b"one", at(EAST, None), now);
+        memory.learn(b"two", at(WEST, None), now);
+        assert_eq!(memory.find(b"one", None, now), Found::Own(EAST));
+        memory.learn(b"three", at(EAST, None), now);
         assert_eq!(memory.find(b"two", None, now), Found::Unknown);
-        assert_eq!(memory.find(b"one", None, now), Found::Own(named("east")));
+        assert_eq!(memory.find(b"one", None, now), Found::Own(EAST));
         assert_eq!(memory.len(), 2);
     }
 
     #[test]
     fn an_id_is_forgotten_when_it_was_not_used_for_so_long() {
         let (mut memory, now) = (Memory::new(9, HOUR), clock::now());
-        memory.learn(b"one", &named("east"), None, now);
-        memory.learn(b"two", &named("east"), None, now);
+        memory.learn(b"one", at(EAST, None), now);
+        memory.learn(b"two", at(EAST, None), now);
         assert!(memory.find(b"one", None, now + HOUR / 2) != Found::Unknown);
         assert!(memory.find(b"two", None, now + HOUR) == Found::Unknown);
         assert!(memory.find(b"one", None, now + HOUR) != Found::Unknown, "its use counts");
-        memory.learn(b"three", &named("east"), None, now + 2 * HOUR);
+        memory.learn(b"three", at(EAST, None), now + 2 * HOUR);
         assert_eq!(memory.len(), 1, "what has expired goes without being asked for");
     }
 
     #[test]
     fn an_id_that_is_seen_again_elsewhere_is_there() {
         let (mut memory, now) = (Memory::new(9, HOUR), clock::now());
-        memory.learn(b"one", &named("east"), None, now);
-        memory.learn(b"one", &named("west"), None, now);
-        assert_eq!(memory.find(b"one", None, now), Found::Own(named("west")));
+        memory.learn(b"one", at(EAST, None), now);
+        memory.learn(b"one", at(WEST, None), now);
+        assert_eq!(memory.find(b"one", None, now), Found::Own(WEST));
         assert_eq!(memory.len(), 1);
     }
 
     #[test]
     fn one_owner_s_ids_are_not_shown_to_another_and_make_none_of_its_go() {
         let (mut memory, now) = (Memory::new(2, HOUR), clock::now());
-        let (east, [a, b]) = (named("east"), [Some(1), Some(2)]);
-        memory.learn(b"one", &east, a, now);
+        let [a, b] = [Some(1), Some(2)];
+        memory.learn(b"one", at(EAST, a), now);
         for id in 0..9_u8 {
-            memory.learn(&[id], &east, b, now);
+            memory.learn(&[id], at(EAST, b), now);
         }
-        assert_eq!(memory.find(b"one", a, now), Found::Own(Arc::clone(&east)));
+        assert_eq!(memory.find(b"one", a, now), Found::Own(EAST));
         assert_eq!(memory.find(b"one", b, now), Found::Others);
         assert_eq!(memory.find(b"two", b, now), Found::Unknown);
         assert_eq!(memory.len(), 3);
-        memory.learn(b"one", &east, b, now);
-        memory.learn(b"one", &east, None, now);
-        assert_eq!(memory.find(b"one", a, now), Found::Own(Arc::clone(&east)), "it is the first's");
-        memory.learn(b"listed", &east, None, now);
-        assert_eq!(memory.find(b"listed", b, now), Found::Unowned(Arc::clone(&east)));
-        memory.learn(b"listed", &east, b, now);
+        memory.learn(b"one", at(EAST, b), now);
+        memory.learn(b"one", at(EAST, None), now);
+        assert_eq!(memory.find(b"one", a, now), Found::Own(EAST), "it is the first's");
+        memory.learn(b"listed", at(EAST, None), now);
+        assert_eq!(memory.find(b"listed", b, now), Found::Unowned(EAST));
+        memory.learn(b"listed", at(EAST, b), now);
         assert_eq!(memory.find(b"listed", a, now), Found::Others);
         assert_eq!(memory.find(b"one", a, now + HOUR), Found::Unknown);
     }
@@ -245,7 +290,7 @@ mod tests {
             for (learns, id, seconds) in steps {
                 now += Duration::from_secs(seconds);
                 if learns {
-                    memory.learn(&[id], &named("east"), None, now);
+                    memory.learn(&[id], at(EAST, None), now);
                     prop_assert_eq!(memory.find(&[id], None, now) != Found::Unknown, capacity > 0);
                 } else {
                     memory.find(&[id], None, now);

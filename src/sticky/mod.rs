@@ -7,6 +7,7 @@ mod caller;
 mod home;
 mod id_learner;
 mod memory;
+mod recall;
 mod references;
 mod routing;
 mod tier;
@@ -20,20 +21,32 @@ use std::{
 
 use http::Request;
 
-use self::memory::{Found, Memory};
 pub use self::{
-    affinity::CacheAffinity, binding::Ownership, caller::StickTo, home::Home, tier::StickyTier,
+    affinity::CacheAffinity,
+    binding::Ownership,
+    caller::StickTo,
+    home::Home,
+    recall::{Recall, RecallFuture},
+    tier::StickyTier,
 };
 #[cfg(fuzzing)]
 pub(crate) use self::{
     answer::{AnswerScan, Shown},
     references::{Reference, read},
 };
+use self::{
+    memory::{Found, Memory},
+    recall::IdStore,
+};
 pub(crate) use self::{
+    recall::Recalling,
     routing::{Routing, RoutingConfig},
     tier::{TierMap, TierScope},
 };
-use crate::{TryCloneBody, clock};
+use crate::{
+    ConfigError, TryCloneBody, clock,
+    fleet::{Fleet, IdHolder},
+};
 pub use crate::{backend::Residents, served::StickyMatch};
 
 /// Sends a request that refers to objects of one resource to that resource, and refuses it rather
@@ -163,6 +176,8 @@ pub use crate::{backend::Residents, served::StickyMatch};
 pub struct Sticky {
     memory: Arc<Mutex<Memory>>,
     default_backend: Option<Arc<str>>,
+    /// If processes share what they learned.
+    store: Option<Arc<IdStore>>,
 }
 
 impl Sticky {
@@ -171,6 +186,7 @@ impl Sticky {
         Self {
             memory: Arc::new(Mutex::new(Memory::new(DEFAULT_CAPACITY_IDS, DEFAULT_MAX_AGE))),
             default_backend: None,
+            store: None,
         }
     }
 
@@ -198,6 +214,68 @@ impl Sticky {
     pub fn default_backend(mut self, name: impl Into<Arc<str>>) -> Self {
         self.default_backend = Some(name.into());
         self
+    }
+
+    /// Shares what is learned with the processes of `fleet`: an id that an answer of one of them showed is
+    /// known to all. The store keeps it for `age` after its last use, or up to a quarter longer. Redis needs
+    /// about 45 bytes for an id, and a response has about five.
+    ///
+    /// What an answer shows is written at once, and no request waits for it. A request that refers to
+    /// an id that is not known here asks the store before it is sent, for all such ids together, and
+    /// waits at most for the fleet's [`timeout`](Fleet::timeout); any other request does not call the
+    /// store. If the store does not have an id, it is asked once more after 10 ms: the write of another
+    /// process may be on its way. Without an answer, an id is unknown, as without a fleet. Items that any resource can read
+    /// are not asked for.
+    ///
+    /// Clients that [own](Home::owned) their objects are kept apart in the store, too: the first owner
+    /// of an id keeps it, in all processes. If two processes write different resources, the last one
+    /// counts.
+    ///
+    /// A `RedisStore` keeps only keyed hashes. It needs a secret for that.
+    ///
+    /// # Errors
+    ///
+    /// If the store of the fleet keeps no ids: a `RedisStore` has no secret.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_spillover::{Sticky, fleet::{Fleet, Local}};
+    ///
+    /// let fleet = Fleet::new("prod", Local::new())?;
+    /// let sticky = Sticky::new().fleet(&fleet, Duration::from_secs(7 * 24 * 3_600))?;
+    /// # drop(sticky);
+    /// # Ok::<(), tower_spillover::ConfigError>(())
+    /// ```
+    pub fn fleet(mut self, fleet: &Fleet, age: Duration) -> Result<Self, ConfigError> {
+        self.store = Some(Arc::new(IdStore::new(fleet, age)?));
+        Ok(self)
+    }
+
+    /// Asks the store of the fleet for ids that are not known here, so that [`knows`](Self::knows) and
+    /// [`ownership`](Self::ownership) know them: those of the client of `home`. Without a
+    /// [fleet](Self::fleet) it is ready at once.
+    ///
+    /// The layers do this themselves. It is for a process that looks at a request before it calls
+    /// them.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use http_body_util::Empty;
+    /// use tower_spillover::{Sticky, sticky::{Home, Ownership}};
+    /// # use bytes::Bytes;
+    ///
+    /// # async fn admit(sticky: &Sticky) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut request = Request::get("/openai/v1/files/file-1").body(Empty::<Bytes>::new())?;
+    /// let home = Home::of("team-a").owned();
+    /// sticky.recall(&home).request(&mut request).await;
+    /// if sticky.ownership(&request, &home) != Ownership::Others {
+    ///     request.extensions_mut().insert(home);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn recall(&self, home: &Home) -> Recall {
+        Recall::new(self.clone(), home.owner())
     }
 
     /// The `residents` that may be homes: all of them, or those on the resource of the [default
@@ -274,12 +352,26 @@ impl Sticky {
         self.len() == 0
     }
 
-    fn learn(&self, id: &[u8], resource: &Arc<str>, owner: Option<u64>, now: Instant) {
-        self.lock().learn(id, resource, owner, now);
+    /// Learns `id`. Returns what is to be written to the fleet's store.
+    fn learn(&self, id: &[u8], is: IdHolder, now: Instant) -> Option<IdHolder> {
+        let policy = self.store.as_ref().and_then(|store| store.policy());
+        let mut memory = self.lock();
+        memory.learn(id, is, now);
+        memory.take_unwritten(id, policy?, now)
     }
 
     fn find(&self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {
-        self.lock().find(id, asker, now)
+        let Some(store) = &self.store else { return self.lock().find(id, asker, now) };
+        let policy = store.policy();
+        let mut memory = self.lock();
+        let found = memory.find(id, asker, now);
+        if let (Found::Own(_) | Found::Unowned(_), Some(policy)) = (&found, policy)
+            && let Some(is) = memory.take_unwritten(id, policy, now)
+        {
+            drop(memory);
+            store.remember(vec![(id.into(), is)]);
+        }
+        found
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
@@ -299,6 +391,7 @@ impl fmt::Debug for Sticky {
         f.debug_struct("Sticky")
             .field("ids", &self.len())
             .field("default_backend", &self.default_backend)
+            .field("store", &self.store)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use http::Request;
 
 use super::{
-    CacheAffinity, Sticky, StickyMatch,
+    CacheAffinity, Recalling, Sticky, StickyMatch,
     binding::{Binding, LearnScope},
     id_learner::IdLearner,
 };
@@ -42,6 +42,16 @@ impl RoutingConfig {
             return None;
         }
         self.find(pool, request, now)
+    }
+
+    /// What to wait for before the request is routed, if its outermost layer has to ask a fleet's store.
+    #[inline]
+    pub(crate) fn recall<B: TryCloneBody>(
+        &self,
+        pool: &BackendPool,
+        request: &mut Request<B>,
+    ) -> Option<Box<Recalling>> {
+        self.sticky.as_ref()?.recall_of(request, pool.residents())
     }
 
     #[inline(never)]
@@ -127,7 +137,7 @@ impl Routing {
     /// Learns from a successful answer of this backend.
     pub(crate) fn learner(&self, pool: &BackendPool, index: usize) -> Option<Box<dyn ResponseTap>> {
         let (sticky, learn) = self.learn.as_ref()?;
-        let resource = Arc::clone(pool.member(index).resource());
+        let resource = pool.member(index).resource();
         Some(Box::new(IdLearner::new(sticky.clone(), resource, *learn)))
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::Request;
 
-use super::{Sticky, StickyMatch, binding::Binding};
+use super::{Recalling, Sticky, StickyMatch, binding::Binding};
 use crate::{TryCloneBody, backend::Residents};
 
 /// A tier of a [`SmartFallbackLayer`](crate::SmartFallbackLayer) that can pin requests to one
@@ -48,6 +48,15 @@ pub(crate) struct TierScope {
 impl TierMap {
     pub(crate) fn new(sticky: Sticky, primary: Residents, fallback: Residents) -> Self {
         Self { sticky, both: primary.clone().and(fallback.clone()), primary, fallback }
+    }
+
+    /// What to wait for before [`confine`](Self::confine), if a fleet's store has to be asked.
+    #[inline]
+    pub(crate) fn recall<B: TryCloneBody>(
+        &self,
+        request: &mut Request<B>,
+    ) -> Option<Box<Recalling>> {
+        self.sticky.recall_of(request, &self.both)
     }
 
     /// Finds what pins `request`, and leaves it in its extensions for the tiers.

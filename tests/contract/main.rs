@@ -17,6 +17,7 @@ mod first_token;
 mod fleet_budget;
 mod fleet_cooldowns;
 mod fleet_rate;
+mod fleet_sticky;
 mod gate;
 mod gate_state;
 mod hintless;

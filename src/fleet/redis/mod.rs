@@ -6,6 +6,7 @@ mod cluster;
 mod connection;
 mod courier;
 mod gate;
+mod ids;
 mod keys;
 
 use std::{
@@ -29,10 +30,11 @@ use self::{
     connection::Address,
     courier::{Courier, Health, Link},
     gate::{GateKeys, GateListeners},
+    ids::{IdSecret, RECALL, REMEMBER},
 };
 use super::{
-    Allowance, Closing, GateCall, GateNews, GateReply, Leased, Listener, Name, RateLimit, Store,
-    Taken, Unreachable,
+    Allowance, Closing, GateCall, GateNews, GateReply, IdHolder, Leased, Listener, Name, RateLimit,
+    Store, Taken, Unreachable,
     budget::{MAX_WHOLE, micros},
 };
 use crate::{ConfigError, random};
@@ -65,6 +67,8 @@ pub struct RedisStore {
 #[derive(Clone)]
 struct Settings {
     address: Address,
+    /// Ids are hashed under it. Without one, none is kept.
+    secret: Option<IdSecret>,
     observer: Option<Observer>,
 }
 
@@ -131,7 +135,7 @@ impl RedisStore {
     }
 
     fn at(address: Address) -> Result<Self, ConfigError> {
-        let settings = Settings { address, observer: None };
+        let settings = Settings { address, secret: None, observer: None };
         settings.address.connector(|_| {})?;
         let shared = Shared {
             id: format!("{:016x}", random::draw()).into(),
@@ -166,6 +170,18 @@ impl RedisStore {
     pub fn trust(mut self, pem: &[u8]) -> Result<Self, ConfigError> {
         self.settings.address.set_trust(pem);
         self.settings.address.connector(|_| {})?;
+        Ok(self)
+    }
+
+    /// The secret that ids are hashed under, so that those who can read the store learn none; see
+    /// [`Sticky::fleet`](crate::Sticky::fleet). All processes of a fleet need the same one: with
+    /// another, they do not find each other's ids. It is never printed.
+    ///
+    /// # Errors
+    ///
+    /// If it is shorter than 16 bytes.
+    pub fn secret(mut self, secret: &str) -> Result<Self, ConfigError> {
+        self.settings.secret = Some(IdSecret::new(secret)?);
         Ok(self)
     }
 
@@ -427,6 +443,40 @@ impl Store for RedisStore {
                 link.on_error(&error);
             }
         });
+    }
+
+    fn keeps_ids(&self) -> bool {
+        self.settings.secret.is_some()
+    }
+
+    fn remember(&self, fleet: &str, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
+        let Some(secret) = self.settings.secret.clone() else { return };
+        let key = ids::key(fleet, age);
+        self.tell(move |link| async move {
+            let arguments = ids::to_remember(&secret, age, &ids);
+            let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+            let _ = link.script(&REMEMBER, &[&key], &arguments).await;
+        });
+    }
+
+    fn recall(
+        &self,
+        fleet: &str,
+        ids: Vec<Box<[u8]>>,
+        age: Duration,
+    ) -> BoxFuture<'static, Result<Vec<Option<IdHolder>>, Unreachable>> {
+        let Some(secret) = self.settings.secret.clone() else {
+            return Box::pin(ready(Err(Unreachable)));
+        };
+        let key = ids::key(fleet, age);
+        self.ask(
+            move |link| async move {
+                let arguments = ids::to_recall(&secret, age, &ids);
+                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                ids::recalled(&secret, &ids, &link.script(&RECALL, &[&key], &arguments).await?)
+            },
+            |_, _| ready(()),
+        )
     }
 
     fn correct(&self, name: &Name, window: u64, change: i64) {

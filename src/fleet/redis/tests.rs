@@ -9,8 +9,9 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use redis::Connection;
 use spillover_testing::redis::Server;
 
+use super::ids::{recalled, to_recall, to_remember};
 use super::*;
-use crate::fleet::{budget::StoredBudget, rate::StoredRate};
+use crate::fleet::{budget::StoredBudget, ids::StoredIds, rate::StoredRate};
 
 /// What happens to a budget.
 #[derive(Clone, Debug)]
@@ -38,7 +39,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![3 => take, 1 => correct], 1..40)
 }
 
-fn eval(connection: &mut Connection, script: &Script, key: &str, arguments: &[String]) -> Value {
+fn eval(
+    connection: &mut Connection,
+    script: &Script,
+    key: &str,
+    arguments: &[impl redis::ToRedisArgs],
+) -> Value {
     let mut invocation = script.prepare_invoke();
     invocation.key(key);
     for argument in arguments {
@@ -125,6 +131,85 @@ fn the_script_of_a_rate_gives_the_answers_of_the_rule() {
     });
     result.unwrap();
     assert!(cases.get() >= 300);
+}
+
+#[test]
+fn the_scripts_of_ids_give_the_answers_of_the_rule() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = redis::Client::open(server.url()).unwrap();
+    let connection = RefCell::new(client.get_connection().unwrap());
+    let start = 1_790_000_000_123_457_u64;
+    let cases = Cell::new(0);
+    let secret = IdSecret::new("a secret that is long enough").unwrap();
+    let age = Duration::from_secs(400);
+    // After so many microseconds: some ids by number, with resources and owners, or only asked for.
+    let id = (0_u8..12, 0_u64..3, prop::option::of(0_u64..3));
+    let step = (any::<bool>(), 0_u64..250_000_000, prop::collection::vec(id, 0..6));
+    let steps = prop::collection::vec(step, 1..30);
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() };
+    let result = TestRunner::new(config).run(&steps, |steps| {
+        cases.set(cases.get() + 1);
+        let key = ids::key(&format!("test-{}", cases.get()), age);
+        let mut connection = connection.borrow_mut();
+        let (mut rule, mut now) = (StoredIds::default(), start);
+        for (remembers, after, ids) in steps {
+            now += after;
+            let with_time = |mut arguments: Vec<Vec<u8>>| {
+                arguments[0] = now.to_string().into_bytes();
+                arguments
+            };
+            let name = |id: u8| Box::<[u8]>::from(&[b'x', id][..]);
+            if remembers {
+                let holder = |(id, resource, owner)| (name(id), IdHolder { resource, owner });
+                let ids: Vec<_> = ids.into_iter().map(holder).collect();
+                let arguments = with_time(to_remember(&secret, age, &ids));
+                eval(&mut connection, &REMEMBER, &key, &arguments);
+                ids.into_iter().for_each(|(id, is)| rule.remember(now, age, id, is));
+            } else {
+                let ids: Vec<_> = ids.into_iter().map(|(id, ..)| name(id)).collect();
+                let arguments = with_time(to_recall(&secret, age, &ids));
+                let answer = eval(&mut connection, &RECALL, &key, &arguments);
+                let expected = ids.iter().map(|id| rule.recall(now, age, id)).collect();
+                prop_assert_eq!(recalled(&secret, &ids, &answer), Ok(expected));
+            }
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(cases.get() >= 300);
+}
+
+#[test]
+fn stored_ids_expire_with_their_generation_and_take_few_bytes() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let secret = IdSecret::new("a secret that is long enough").unwrap();
+    let age = Duration::from_secs(7 * 24 * 3_600);
+    let key = ids::key("prod", age);
+    let memory = |connection: &mut Connection| -> f64 {
+        let text: String = redis::cmd("INFO").arg("memory").query(connection).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.parse().unwrap()
+    };
+    let before = memory(&mut connection);
+    let number = 200_000;
+    for first in (0..number).step_by(500) {
+        let id = |id: i32| {
+            let is = IdHolder { resource: 7, owner: Some(9) };
+            (format!("resp_{id:032}").into_bytes().into(), is)
+        };
+        let ids: Vec<(Box<[u8]>, _)> = (first..first + 500).map(id).collect();
+        eval(&mut connection, &REMEMBER, &key, &to_remember(&secret, age, &ids));
+    }
+    let each = (memory(&mut connection) - before) / f64::from(number);
+    // Longer hashes take half of it.
+    assert!(each < 110.0, "{each:.0} bytes an id, in hashes of three");
+    let some: String = redis::cmd("RANDOMKEY").query(&mut connection).unwrap();
+    assert!(some.starts_with("sp1:{prod:i}:604800:"), "{some}");
+    let left: i64 = redis::cmd("PTTL").arg(&some).query(&mut connection).unwrap();
+    let days = left as f64 / 86_400e3;
+    assert!((7.0..=7.0 * 1.25).contains(&days), "{days} days");
 }
 
 #[test]

@@ -1,0 +1,283 @@
+//! Ids that the processes of a fleet share: written to its store when an answer shows them, and read
+//! from it when a request refers to one that is not known here.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http::Request;
+use tokio::time::Sleep;
+
+use super::{
+    Home, Sticky,
+    binding::{Binding, Search},
+    caller,
+    memory::WritePolicy,
+};
+use crate::{
+    ConfigError, TryCloneBody,
+    backend::Residents,
+    clock,
+    fleet::{Call, Caller, Fleet, IdHolder},
+};
+
+/// The store of a fleet that keeps ids.
+pub(super) struct IdStore {
+    caller: Arc<Caller>,
+    age: Duration,
+    policy: WritePolicy,
+}
+
+impl IdStore {
+    pub(super) fn new(fleet: &Fleet, age: Duration) -> Result<Self, ConfigError> {
+        let caller = Arc::clone(fleet.caller());
+        if !caller.keeps_ids() {
+            return Err(ConfigError::new(
+                "fleet secret",
+                "is missing; a store keeps ids as hashes under it: set RedisStore::secret",
+            ));
+        }
+        let policy = WritePolicy { since: clock::now(), interval: MAX_WRITE_INTERVAL.min(age / 4) };
+        Ok(Self { caller, age, policy })
+    }
+
+    /// When ids are to be written; `None` while the store is down.
+    pub(super) fn policy(&self) -> Option<WritePolicy> {
+        self.caller.is_up().then_some(self.policy)
+    }
+
+    pub(super) fn remember(&self, ids: Vec<(Box<[u8]>, IdHolder)>) {
+        if !ids.is_empty() {
+            self.caller.remember(ids, self.age);
+        }
+    }
+}
+
+/// The ids of a request that are not known here, for the store of a fleet: see [`Sticky::recall`].
+#[must_use = "nothing is asked before it is awaited"]
+pub struct Recall {
+    sticky: Sticky,
+    asker: Option<u64>,
+    ids: Vec<Box<[u8]>>,
+    /// Whether a request refers to them, so that a process probably knows them.
+    is_of_request: bool,
+}
+
+impl Recall {
+    pub(super) const fn new(sticky: Sticky, asker: Option<u64>) -> Self {
+        Self { sticky, asker, ids: Vec::new(), is_of_request: false }
+    }
+
+    /// Adds the ids that `request` refers to, in its path or its body, unless that was done before. Layers
+    /// do not ask for them again.
+    pub fn request<B: TryCloneBody>(mut self, request: &mut Request<B>) -> Self {
+        if self.sticky.store.is_some() && request.extensions().get::<Recalled>().is_none() {
+            self.add(request, &Residents::default());
+            request.extensions_mut().insert(Recalled);
+        }
+        self
+    }
+
+    /// Adds an id.
+    pub fn id(mut self, id: &str) -> Self {
+        let is_missing = || {
+            let found = self.sticky.find(id.as_bytes(), self.asker, clock::now());
+            found.is_to_be_recalled(self.asker)
+        };
+        if self.sticky.store.is_some() && is_missing() {
+            self.ids.push(id.as_bytes().into());
+        }
+        self
+    }
+
+    /// Whether there are more than 512 ids that are not known here. Only so many are asked for.
+    pub fn is_too_long(&mut self) -> bool {
+        self.ids.sort_unstable();
+        self.ids.dedup();
+        self.ids.len() > MAX_RECALLED_IDS
+    }
+
+    fn add<B: TryCloneBody>(&mut self, request: &mut Request<B>, residents: &Residents) {
+        let mut search = Search::new(&self.sticky, residents, self.asker, clock::now());
+        let (missing, scanned) = search.missing(request);
+        self.is_of_request |= !missing.is_empty();
+        self.ids.extend(missing);
+        if let Some(scanned) = scanned {
+            request.extensions_mut().insert(scanned);
+        }
+    }
+
+    fn call(mut self) -> Option<Box<Recalling>> {
+        if self.is_too_long() {
+            self.ids.truncate(MAX_RECALLED_IDS);
+        }
+        let Self { sticky, ids, is_of_request, .. } = self;
+        let store = sticky.store.as_ref().filter(|_| !ids.is_empty())?;
+        let now = clock::now();
+        let state = RecallState::Asking(store.caller.recall(ids.clone(), store.age)?);
+        let until = now + store.caller.timeout();
+        let looks_again = is_of_request.then_some(now + SECOND_LOOK);
+        let looks_again = looks_again.filter(|at| *at < until);
+        Some(Box::new(Recalling { sticky, ids, state, until, looks_again }))
+    }
+}
+
+impl Sticky {
+    /// What the outermost layer waits for before it looks up what `request` refers to; `None` if all
+    /// of that is known here or it refers to nothing, and without a store.
+    #[inline]
+    pub(super) fn recall_of<B: TryCloneBody>(
+        &self,
+        request: &mut Request<B>,
+        residents: &Residents,
+    ) -> Option<Box<Recalling>> {
+        self.store.as_ref()?;
+        self.recall_shared(request, residents)
+    }
+
+    #[inline(never)]
+    fn recall_shared<B: TryCloneBody>(
+        &self,
+        request: &mut Request<B>,
+        residents: &Residents,
+    ) -> Option<Box<Recalling>> {
+        let extensions = request.extensions();
+        let is_done =
+            extensions.get::<Recalled>().is_some() || extensions.get::<Binding>().is_some();
+        if is_done || caller::is_named(request) {
+            return None;
+        }
+        let owner = extensions.get().and_then(Home::owner);
+        let mut recall = Recall::new(self.clone(), owner);
+        recall.add(request, residents);
+        recall.call()
+    }
+
+    /// The store has these holders of `ids`, in this order. Keeps the ids that it does not have.
+    fn recalled(&self, ids: &mut Vec<Box<[u8]>>, holders: &[Option<IdHolder>], now: Instant) {
+        let mut memory = self.lock();
+        let mut holders = holders.iter();
+        ids.retain(|id| match holders.next() {
+            Some(Some(is)) => {
+                memory.learn(id, *is, now);
+                memory.note_stored(id, *is, now);
+                false
+            }
+            _ => true,
+        });
+    }
+}
+
+/// Ready when the store has answered, or the fleet's timeout has passed.
+pub(crate) struct Recalling {
+    sticky: Sticky,
+    ids: Vec<Box<[u8]>>,
+    state: RecallState,
+    until: Instant,
+    /// When the store is asked again for what it does not have.
+    looks_again: Option<Instant>,
+}
+
+enum RecallState {
+    Asking(Call<Vec<Option<IdHolder>>>),
+    Waiting(Pin<Box<Sleep>>),
+}
+
+impl Future for Recalling {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                RecallState::Asking(call) => {
+                    // Without an answer, the ids stay unknown.
+                    let Ok(holders) = ready!(Pin::new(call).poll(cx)) else {
+                        return Poll::Ready(());
+                    };
+                    let asked = this.ids.len();
+                    this.sticky.recalled(&mut this.ids, &holders, clock::now());
+                    let unknown = this.ids.len();
+                    let looks_again = this.looks_again.take().filter(|_| unknown > 0);
+                    if let Some(store) = &this.sticky.store {
+                        let is_last = looks_again.is_none();
+                        store
+                            .caller
+                            .count_recalled(asked - unknown, if is_last { unknown } else { 0 });
+                    }
+                    let Some(at) = looks_again else { return Poll::Ready(()) };
+                    this.state = RecallState::Waiting(clock::sleep_until(at));
+                }
+                RecallState::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    let store = this.sticky.store.as_ref();
+                    let call =
+                        store.and_then(|store| store.caller.recall(this.ids.clone(), store.age));
+                    let Some(call) = call else { return Poll::Ready(()) };
+                    this.state = RecallState::Asking(call.not_after(this.until));
+                }
+            }
+        }
+    }
+}
+
+/// The future of a [`Recall`].
+pub struct RecallFuture(Option<Box<Recalling>>);
+
+impl IntoFuture for Recall {
+    type Output = ();
+    type IntoFuture = RecallFuture;
+
+    fn into_future(self) -> RecallFuture {
+        RecallFuture(self.call())
+    }
+}
+
+impl Future for RecallFuture {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.get_mut().0 {
+            Some(call) => Pin::new(&mut **call).poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+/// An extension of a request whose ids were recalled.
+#[derive(Clone, Copy)]
+struct Recalled;
+
+/// Shows the number of ids, and none of them.
+impl fmt::Debug for Recall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recall").field("ids", &self.ids.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RecallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecallFuture").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdStore").field("age", &self.age).finish_non_exhaustive()
+    }
+}
+
+/// Another process writes an id when it has read it, and its client may be faster than that write by so
+/// much on a busy machine.
+const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// Redis looks for so many for 2 ms, or 8 ms if it has none of them, and serves nothing else meanwhile. A
+/// page of a list has a hundred, and a batch of a vector store's files 500.
+const MAX_RECALLED_IDS: usize = 512;
+/// Short enough that a store without its data has soon all ids that are in use, long enough that the
+/// writes do not count.
+const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(3_600);
