@@ -19,7 +19,7 @@ impl RunningFleet {
     ///
     /// # Errors
     ///
-    /// If the store's address or certificates cannot be used.
+    /// If the store's address, certificates or secret cannot be used.
     pub(crate) fn new(settings: &FleetSettings) -> Result<Self, ConfigError> {
         let store = store(settings)?;
         let address = store.address();
@@ -33,7 +33,7 @@ impl RunningFleet {
 ///
 /// # Errors
 ///
-/// If its address or certificates cannot be used.
+/// If its address, certificates or secret cannot be used.
 pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, ConfigError> {
     let mut urls = settings.store.iter().map(String::as_str);
     let mut store = match &settings.sentinel {
@@ -49,6 +49,9 @@ pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, ConfigError>
     }
     if let Some(pem) = &settings.trust {
         store = store.trust(pem)?;
+    }
+    if let Some(secret) = &settings.secret {
+        store = store.secret(secret.expose())?;
     }
     Ok(store)
 }

@@ -53,6 +53,7 @@ impl Folder {
             .env("TEAM_A_KEY", format!("{CANARY}-a"))
             .env("ENTRA_SECRET", CANARY)
             .env("REDIS_PASSWORD", CANARY)
+            .env("FLEET_SECRET", format!("{CANARY}-{CANARY}"))
             .env("PROXY", "http://me:canary@proxy.example:3128")
             // Of workload identities.
             .env("AZURE_TENANT_ID", "contoso.onmicrosoft.com")
@@ -218,6 +219,40 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
             },
         ),
         (
+            "fleet.secret",
+            Sample {
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nsecret = \"env:FLEET_SECRET\"\nshare = [\"cooldowns\"]",
+                ..ONE
+            },
+            Sample {
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nsecret = \"env:FLEET_SECRET\"\n",
+                ..ONE
+            },
+        ),
+        (
+            "fleet.sticky_age",
+            Sample {
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nsticky_age = \"1day\"",
+                ..ONE
+            },
+            Sample {
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nsecret = \"env:FLEET_SECRET\"\nsticky_age = \"1day\"",
+                ..ONE
+            },
+        ),
+        (
+            "fleet.secret",
+            Sample {
+                model: "sticky = false",
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nsecret = \"env:FLEET_SECRET\"",
+                ..ONE
+            },
+            Sample {
+                rest: "[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nsecret = \"env:FLEET_SECRET\"",
+                ..ONE
+            },
+        ),
+        (
             "sticky",
             Sample { top: "sticky.capacity = 9", model: "sticky = false", ..ONE },
             Sample { top: "sticky.capacity = 9", ..ONE },
@@ -353,7 +388,7 @@ fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
     assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
 }
 
-const FLEETS: [(&str, &str, &str, &str); 14] = [
+const FLEETS: [(&str, &str, &str, &str); 16] = [
     (
         "",
         "",
@@ -424,7 +459,19 @@ const FLEETS: [(&str, &str, &str, &str); 14] = [
         "",
         "",
         "fleet = { name = \"f\", store = \"rediss://r.example\", share = [\"budgets\", \"sticky\"] }",
-        "fleet.share[1]: cannot be shared yet; each replica has its own. Remove it",
+        "fleet.share[1]: needs a secret, under which the store keeps hashes of ids; add secret = \"env:NAME\", the same for all replicas",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", secret = \"env:EAST_KEY\" }",
+        "fleet.secret: is shorter than 16 bytes; make one with `openssl rand -base64 32`",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", secret = \"canary canary canary\" }",
+        "fleet.secret: is neither env:NAME nor file:PATH; keep the secret out of this file and say where it is",
     ),
     (
         "",

@@ -24,6 +24,7 @@ mod entra;
 mod first_token;
 #[cfg(unix)]
 mod fleet;
+mod fleet_sticky;
 #[cfg(unix)]
 mod header_hygiene;
 #[cfg(unix)]

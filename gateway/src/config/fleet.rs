@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use tower_spillover::fleet::{Fleet, Local, RedisStore};
 
 use super::{
-    Class, FleetSettings, Model, Share,
+    Class, FleetSettings, Model, Secret, Share,
     endpoint::{is_loopback, strip_field},
     pem,
     toml::{Section, Value},
@@ -53,7 +53,20 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     let trust = trust.and_then(|value| pem::trust(&value));
     let timeout = section.get("timeout");
     let timeout = timeout.and_then(|value| value.duration(MIN_TIMEOUT, MAX_TIMEOUT));
-    let share = section.get("share").map(|value| share(&value));
+    let secret = section.get("secret");
+    let mut share = section.get("share").map(|value| share(&value, secret.is_some()));
+    if share.is_none() {
+        share = Some(Share { sticky: secret.is_some(), ..Share::default() });
+    }
+    let share = share.unwrap_or_default();
+    let secret = secret.and_then(|value| self::secret(&value));
+    let sticky_age = section.get("sticky_age");
+    if !share.sticky {
+        for unused in [section.get("secret"), section.get("sticky_age")].into_iter().flatten() {
+            unused.warn("has no effect without \"sticky\" in `share`; add that, or remove it");
+        }
+    }
+    let sticky_age = sticky_age.and_then(|value| value.duration(MIN_STICKY_AGE, MAX_STICKY_AGE));
     section.finish();
     Some(FleetSettings {
         name: name?,
@@ -64,8 +77,18 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
         password,
         trust,
         timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
-        share: share.unwrap_or_default(),
+        share,
+        secret,
+        sticky_age: sticky_age.unwrap_or(DEFAULT_STICKY_AGE),
     })
+}
+
+/// The secret that ids are hashed under.
+fn secret(value: &Value<'_>) -> Option<Secret> {
+    let secret = value.secret()?;
+    let used = RedisStore::new("redis://localhost").and_then(|store| store.secret(secret.expose()));
+    used.map_err(|error| value.report(strip_field(&error))).ok()?;
+    Some(secret)
 }
 
 /// The URL of a store, or those of its sentinels or of servers of a cluster.
@@ -106,8 +129,9 @@ fn store(value: &Value<'_>, allow_plain: bool) -> Option<String> {
 }
 
 /// What is shared. Only what is listed here can be: the rest is refused, not ignored.
-fn share(value: &Value<'_>) -> Share {
-    let mut share = Share { gates: false, budgets: false, cooldowns: false, rates: false };
+fn share(value: &Value<'_>, has_secret: bool) -> Share {
+    let mut share =
+        Share { gates: false, budgets: false, cooldowns: false, rates: false, sticky: false };
     let list = value.list().unwrap_or_default();
     if list.is_empty() {
         value.report("shares nothing; remove the section, or name what is shared");
@@ -118,10 +142,16 @@ fn share(value: &Value<'_>) -> Share {
             Some("rates") => share.rates = true,
             Some("cooldowns") => share.cooldowns = true,
             Some("gates") => share.gates = true,
-            Some("sticky") => {
-                word.report("cannot be shared yet; each replica has its own. Remove it");
+            Some("sticky") if !has_secret => {
+                word.report(
+                    "needs a secret, under which the store keeps hashes of ids; add \
+                     secret = \"env:NAME\", the same for all replicas",
+                );
             }
-            Some(text) => word.unknown(text, &["gates", "budgets", "cooldowns", "rates"]),
+            Some("sticky") => share.sticky = true,
+            Some(text) => {
+                word.unknown(text, &["gates", "budgets", "cooldowns", "rates", "sticky"]);
+            }
             None => {}
         }
     }
@@ -155,5 +185,10 @@ const PLAIN: &str = "redis://";
 const TLS: &str = "rediss://";
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
+const MIN_STICKY_AGE: Duration = Duration::from_secs(3_600);
+const MAX_STICKY_AGE: Duration = Duration::from_secs(365 * DAY_SECONDS);
+/// Conversations are continued within days. The service keeps responses for 30.
+const DEFAULT_STICKY_AGE: Duration = Duration::from_secs(7 * DAY_SECONDS);
+const DAY_SECONDS: u64 = 24 * 3_600;
 /// The library's default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);

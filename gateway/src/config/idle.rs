@@ -71,6 +71,12 @@ fn sections(file: &mut Section<'_>, config: &Config) {
     {
         sticky.warn("has no effect: every model has sticky = false; remove one of the two");
     }
+    if config.models.values().all(is_off)
+        && let Some(mut fleet) = file.optional("fleet")
+        && let Some(secret) = fleet.get("secret")
+    {
+        secret.warn("has no effect: every model has sticky = false; remove it");
+    }
     if config.telemetry.otlp.is_none()
         && let Some(name) = file.section("telemetry").get("service_name")
     {
@@ -94,10 +100,12 @@ fn shares_something(share: Share, config: &Config) -> bool {
     let has_budget = config.models.values().any(|model| model.spill_budget.is_some());
     let has_standard = config.models.values().any(|model| !model.standard.is_empty());
     let has_gate = config.models.values().any(|model| !model.ptu.is_empty());
+    let has_sticky = config.models.values().any(|it| it.steering.sticky != Stickiness::Off);
     share.gates && has_gate
         || share.rates && has_rate
         || share.budgets && has_budget
         || share.cooldowns && has_standard
+        || share.sticky && has_sticky
 }
 
 /// Sources of identities that no client uses.

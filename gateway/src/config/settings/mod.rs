@@ -360,9 +360,13 @@ pub struct FleetSettings {
     /// How long a request may wait for the store. Defaults to 50 ms, the library's default.
     pub timeout: Duration,
     pub share: Share,
+    /// Ids are hashed under it.
+    pub secret: Option<Secret>,
+    /// How long the store keeps an unused id. Defaults to 7 days.
+    pub sticky_age: Duration,
 }
 
-/// What replicas share. Defaults to everything.
+/// What replicas share. Defaults to everything, ids only if there is a secret to hash them under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Gates of PTUs in the adaptive mode: one queue and one model.
@@ -371,11 +375,13 @@ pub struct Share {
     /// Cooldowns of Standard backends; those of PTUs are the gate's.
     pub cooldowns: bool,
     pub rates: bool,
+    /// Which resource holds which object.
+    pub sticky: bool,
 }
 
 impl Default for Share {
     fn default() -> Self {
-        Self { gates: true, budgets: true, cooldowns: true, rates: true }
+        Self { gates: true, budgets: true, cooldowns: true, rates: true, sticky: false }
     }
 }
 

@@ -145,6 +145,7 @@ pub(super) async fn exchange(
         if sees_all {
             model_routing::whole(&request, limits)?;
         }
+        own.recall(&mut request).await?;
         own.check(&request, must_own)?;
     }
     let model = match known {
@@ -154,7 +155,7 @@ pub(super) async fn exchange(
             let model = if is_in_body {
                 model_routing::by_body(routes, allowed, home, &mut request, backend, limits).await?
             } else {
-                model_routing::unnamed(routes, allowed, home, &request, backend)?
+                model_routing::unnamed(routes, allowed, home, &mut request, backend).await?
             };
             permitted(guard, allowed, model)?
         }

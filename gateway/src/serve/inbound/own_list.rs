@@ -54,7 +54,12 @@ pub(super) async fn list(
             read = read => read.ok(),
             () = clock::sleep(config.upstream.idle_timeout) => None,
         };
-        let page = read.and_then(|page| serde_json::from_slice(&page.to_bytes()).ok());
+        let page: Option<Value> =
+            read.and_then(|page| serde_json::from_slice(&page.to_bytes()).ok());
+        if let Some(page) = &page {
+            let data = page["data"].as_array().into_iter().flatten();
+            own.recall_ids(data.filter_map(|item| item["id"].as_str())).await;
+        }
         let Some((page, last)) = page.and_then(|page| filtered(page, own)) else {
             let refusal = Refusal::bad_gateway("The backend's list could not be read.");
             return Listed::Unreadable(head, refusal);

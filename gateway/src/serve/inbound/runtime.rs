@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tower_spillover::Sticky;
+
 use super::client_keys::ClientKeys;
 use crate::{
     client_tokens::Verifier,
@@ -23,6 +25,8 @@ pub(crate) struct Runtime {
     pub(crate) tokens: Option<AccessTokens>,
     /// Verifies the tokens of clients.
     pub(crate) verifier: Option<Arc<Verifier>>,
+    /// The sticky ids, without the fleet's store: the next configuration may have another one.
+    pub(crate) memory: Sticky,
 }
 
 impl Runtime {

@@ -75,9 +75,17 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
         }
         (None, None) => None,
     };
-    // A reload keeps the sticky ids: a resource that is still configured keeps its entries.
-    let sticky = last.map(|last| last.snapshot.sticky.clone()).unwrap_or_default();
     let share = config.fleet.as_ref().map(|fleet| fleet.share).unwrap_or_default();
+    // A reload keeps the sticky ids: a resource that is still configured keeps its entries.
+    let memory = last.map(|last| last.memory.clone()).unwrap_or_default();
+    let sticky = match (last, &config.fleet, &fleet) {
+        (Some(last), ..) if keeps_fleet => last.snapshot.sticky.clone(),
+        (_, Some(settings), Some(running)) if share.sticky => {
+            let sticky = memory.clone().fleet(&running.fleet, settings.sticky_age);
+            sticky.map_err(|error| format!("fleet: {error}"))?
+        }
+        _ => memory.clone(),
+    };
     let shared = Shared {
         gates: fleet.as_ref().filter(|_| share.gates),
         budgets: fleet.as_ref().filter(|_| share.budgets),
@@ -111,7 +119,7 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     let clients = &snapshot.config.clients;
     let rates = snapshot.fleet.as_ref().filter(|_| share.rates).map(|running| &running.fleet);
     let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients), rates);
-    Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier })
+    Ok(Runtime { snapshot, clients, routes, upstream, tokens, verifier, memory })
 }
 
 /// Builds a configuration's runtime like a server, and drops it.

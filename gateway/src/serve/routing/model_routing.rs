@@ -44,14 +44,17 @@ pub(crate) fn by_name(routes: &Routes, name: Option<&str>) -> Result<Arc<ModelRo
 
 /// The model for a request that names none: the one whose backends are known to store what it
 /// refers to, else the default, else one on the client's home.
-pub(crate) fn unnamed(
+pub(crate) async fn unnamed(
     routes: &Routes,
     allowed: &AllowedModels,
     home: &ClientHome,
-    request: &Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     backend: Option<&NamedBackend>,
 ) -> Result<Arc<ModelRoute>, Refusal> {
     let may_be = |model: &str| allowed.contains(model);
+    if backend.is_none() {
+        routes.recall(request, &home.home).await;
+    }
     if let Some(route) = routes.holder(request, backend.map(NamedBackend::name), may_be) {
         return Ok(Arc::clone(route));
     }
@@ -102,7 +105,7 @@ pub(crate) async fn by_body(
                 bad(UNREADABLE)
             })
         }
-        BodyModel::Nothing => unnamed(routes, allowed, home, request, backend),
+        BodyModel::Nothing => unnamed(routes, allowed, home, request, backend).await,
         BodyModel::TwoModels => Err(Refusal::two_models()),
         BodyModel::Unreadable => Err(bad(UNREADABLE)),
     }

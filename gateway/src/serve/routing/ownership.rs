@@ -5,10 +5,10 @@ use memchr::memmem;
 use tower_spillover::{
     Sticky, TryCloneBody,
     azure::{Operation, percent},
-    sticky::{Home, Ownership},
+    sticky::{Home, Ownership, Recall},
 };
 
-use super::strict_form;
+use super::strict_form::{self, Field};
 use crate::serve::{refusal::Refusal, upstream::request_body::RequestBody};
 
 /// The objects of one client.
@@ -21,6 +21,37 @@ pub(crate) struct Own<'a> {
 }
 
 impl Own<'_> {
+    /// Asks the fleet whose objects the request refers to, as far as that is not known here.
+    ///
+    /// # Errors
+    ///
+    /// If it refers to so many that the fleet cannot be asked for all of them.
+    pub(crate) async fn recall(self, request: &mut Request<RequestBody>) -> Result<(), Refusal> {
+        let mut recall = self.sticky.recall(self.home).request(request);
+        if is_list(request.method(), request.uri()) {
+            recall = cursors(request.uri()).fold(recall, |recall, id| recall.id(&id));
+        }
+        if is_form(request) && !is_upload(request) {
+            let body = request.body().content().unwrap_or_default();
+            // A form that cannot be read is refused by the check.
+            let fields = form(request, &body).unwrap_or_default();
+            recall = fields.iter().filter_map(Field::id).fold(recall, Recall::id);
+        }
+        if recall.is_too_long() {
+            let text =
+                "The request refers to more than 512 objects that this replica does not know.";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text));
+        }
+        recall.await;
+        Ok(())
+    }
+
+    /// The same for objects in a list.
+    pub(crate) async fn recall_ids(self, ids: impl Iterator<Item = &str>) {
+        let recall = self.sticky.recall(self.home);
+        ids.fold(recall, Recall::id).await;
+    }
+
     /// Refuses a request that refers to objects of another client. With `must_own`, also to objects
     /// without a known owner.
     ///
@@ -54,10 +85,8 @@ impl Own<'_> {
 
     /// Where a page of a list begins or ends reveals whether an object exists.
     fn check_cursors(self, uri: &Uri) -> Result<(), Refusal> {
-        for (key, id) in pairs(uri) {
-            if matches!(&*key, "after" | "before") && !id.is_empty() && !self.shows(&id) {
-                return Err(not_found());
-            }
+        if cursors(uri).any(|id| !self.shows(&id)) {
+            return Err(not_found());
         }
         Ok(())
     }
@@ -67,20 +96,16 @@ impl Own<'_> {
         if is_upload(request) {
             return Ok(());
         }
-        let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let body = request.body().content().unwrap_or_default();
-        let Some(fields) = strict_form::fields(kind.unwrap_or_default(), &body) else {
+        let Some(fields) = form(request, &body) else {
             let text = "The references in the form cannot be checked.";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", text));
         };
-        for field in fields.iter().filter(|field| !field.is_file) {
-            let names_id = field.name.to_ascii_lowercase().contains("id");
-            if names_id && !std::str::from_utf8(field.content).is_ok_and(|id| self.shows(id.trim()))
-            {
-                return Err(not_found());
-            }
+        let is_own = |field: &Field<'_>| field.id().is_some_and(|id| self.shows(id));
+        match fields.iter().all(|field| !field.names_id() || is_own(field)) {
+            true => Ok(()),
+            false => Err(not_found()),
         }
-        Ok(())
     }
 
     fn admit(self, ownership: Ownership) -> Result<(), Refusal> {
@@ -133,6 +158,18 @@ fn has_needless_escape(body: &[u8]) -> bool {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         backslashes % 2 == 0 && letter.is_some_and(is_plain)
     })
+}
+
+/// The fields of a form, if it can be read without doubt.
+fn form<'a>(request: &Request<RequestBody>, body: &'a [u8]) -> Option<Vec<Field<'a>>> {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    strict_form::fields(kind.unwrap_or_default(), body)
+}
+
+/// The ids of objects with which a page of a list begins or ends.
+fn cursors(uri: &Uri) -> impl Iterator<Item = String> {
+    let is_cursor = |key: &str, id: &str| matches!(key, "after" | "before") && !id.is_empty();
+    pairs(uri).filter_map(move |(key, id)| is_cursor(&key, &id).then_some(id))
 }
 
 /// The same answer for everything that a client may not see.

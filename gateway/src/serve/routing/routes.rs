@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Request;
-use tower_spillover::{BackendPool, Sticky, sticky::Residents};
+use tower_spillover::{
+    BackendPool, Sticky,
+    sticky::{Home, Residents},
+};
 
 use crate::{
     serve::upstream::{request_body::RequestBody, stack::Stack},
@@ -88,6 +91,13 @@ impl Routes {
     /// The model for requests that name none.
     pub(crate) const fn unnamed(&self) -> Option<&Arc<ModelRoute>> {
         self.default.as_ref()
+    }
+
+    /// Asks the fleet what a request of the client of `home` refers to, if that decides its model.
+    pub(crate) async fn recall(&self, request: &mut Request<RequestBody>, home: &Home) {
+        if self.snapshot.models.len() > 1 {
+            self.snapshot.sticky.recall(home).request(request).await;
+        }
     }
 
     /// The model of a request that names none, determined by the backend that it names or by what

@@ -16,6 +16,19 @@ pub(super) struct Field<'a> {
     pub(super) content: &'a [u8],
 }
 
+impl Field<'_> {
+    /// Whether it is the reference to an object.
+    pub(super) fn names_id(&self) -> bool {
+        !self.is_file && self.name.to_ascii_lowercase().contains("id")
+    }
+
+    /// The id of the object that it refers to.
+    pub(super) fn id(&self) -> Option<&str> {
+        let id = std::str::from_utf8(self.content).ok().filter(|_| self.names_id());
+        id.map(str::trim)
+    }
+}
+
 /// The fields of a form, in order; `None` if parsers could disagree about it.
 pub(super) fn fields<'a>(content_type: &[u8], body: &'a [u8]) -> Option<Vec<Field<'a>>> {
     let (kind, parameters) = value(std::str::from_utf8(content_type).ok()?)?;
