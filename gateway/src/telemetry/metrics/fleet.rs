@@ -27,9 +27,7 @@ pub(super) fn register(registry: &mut Registry, running: &RunningFleet) {
     let stats = running.fleet.stats();
     let calls: Family<CallLabels, Counter> = Family::default();
     for of in &stats.operations {
-        let outcomes =
-            [("ok", of.ok), ("timeout", of.timeout), ("error", of.error), ("skipped", of.skipped)];
-        for (outcome, count) in outcomes {
+        for (outcome, count) in of.outcomes() {
             let labels = [("op", of.operation.name()), ("outcome", outcome)];
             calls.get_or_create(&labels).inc_by(count);
         }
@@ -37,6 +35,12 @@ pub(super) fn register(registry: &mut Registry, running: &RunningFleet) {
     let help = "Calls to the fleet's store. Without an answer (timeout, error, skipped because the \
                 store is down) the replica decided alone";
     registry.register("fleet_calls", help, calls);
+    let ids: Family<[(&str, &str); 1], Counter> = Family::default();
+    for (outcome, count) in [("found", stats.ids_found), ("unknown", stats.ids_unknown)] {
+        ids.get_or_create(&[("outcome", outcome)]).inc_by(count);
+    }
+    let help = "Ids in requests that the replica did not know and the fleet's store was asked for";
+    registry.register("fleet_ids", help, ids);
     let help = "How long requests waited for the fleet's store";
     registry.register_with_unit("fleet_call", help, Unit::Seconds, Latencies(stats));
 }
