@@ -411,6 +411,8 @@ impl Gate {
         let tracked = permit.and_then(Permit::take);
         if self.shares(tracked.as_ref()) {
             self.shared.on_fleet_closed(refusal.now, closed);
+            // The store learns the latency for itself.
+            self.lock().bucket.on_refusal_latency(now.saturating_sub(sent_at));
             let attempt = tracked.and_then(Tracked::of_fleet);
             let request = FleetRequest::refused(self, &FleetRefusal::new(refusal, attempt));
             return Ok((Waiter::of_fleet(self.clone(), request), 0.0));
@@ -426,6 +428,13 @@ impl Gate {
             Ok((place, core.wait_at(now, place)))
         });
         place.map(|(place, wait)| (Waiter::new(self.clone(), place, deadline), wait))
+    }
+
+    /// How long before the end of its time a request that may spill makes its last attempt at the PTU,
+    /// so that a refusal is back in time to spill. Zero before the first refusal.
+    pub(crate) fn spill_reserve(&self) -> Duration {
+        let reserve = self.lock().bucket.spill_reserve();
+        Duration::from_nanos(u64::try_from(reserve).unwrap_or(0))
     }
 
     /// Whether the fleet's store hears of the refusal of an attempt: unless this process admitted it

@@ -77,6 +77,9 @@ pub(super) struct Session {
     is_measured: bool,
     /// Whether a refusal of the current attempt goes to the caller.
     is_last: bool,
+    /// Whether the current attempt follows a wait, and was sent so late that a refusal may not be back
+    /// in time to spill.
+    is_late: bool,
     is_sent: bool,
     /// Whether the caller has its result.
     is_over: bool,
@@ -115,6 +118,7 @@ impl Session {
             reopens: now,
             is_measured: false,
             is_last: false,
+            is_late: false,
             is_sent: false,
             is_over: false,
             is_reversed: false,
@@ -200,7 +204,8 @@ impl Session {
     ) -> NextStep {
         self.note_wait(now);
         // Another request may have been refused meanwhile.
-        self.start(now, request)
+        let next = self.start(now, request);
+        self.note_late(next, now, request)
     }
 
     /// The step after `admission` removed it from `place` in the gate's queue.
@@ -216,6 +221,7 @@ impl Session {
             self.cold().place = place;
         }
         let next = self.obey(admission, now, request);
+        let next = self.note_late(next, now, request);
         self.or_last_attempt(next)
     }
 

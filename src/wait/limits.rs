@@ -68,6 +68,11 @@ impl RequestLimits {
         self.arrival.checked_add(wait).unwrap_or(self.arrival + FOREVER)
     }
 
+    /// The end of every wait, whatever the reason for waiting.
+    pub(crate) fn longest(&self) -> Instant {
+        self.after(self.longest_wait)
+    }
+
     /// The latest instant at which it may be sent anywhere.
     pub(crate) fn deadline(&self) -> Instant {
         self.after(self.max_wait)

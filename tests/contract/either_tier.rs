@@ -72,6 +72,31 @@ where
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tier_that_reopens_just_after_max_wait_gets_no_request_late() {
+    for opens in (3_900..4_000).step_by(5) {
+        // It opens for others only.
+        let ptu = Leaf::new(move |seen| {
+            let left = opens - (seen.at.as_millis() as i64);
+            Answer::refused(u64::try_from(left).unwrap_or(43)).after(30)
+        });
+        let standard = reopening_at(4_005);
+        let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
+        let service = layer.max_wait(ms(4_000)).layer(());
+        // The first request shows how long a refusal takes.
+        let calls = (0..4).map(|number: u64| {
+            let service = service.clone();
+            async move {
+                pass(ms(number)).await;
+                service.oneshot(request()).await.unwrap()
+            }
+        });
+        join_all(calls).await;
+        let late = ptu.times().into_iter().chain(standard.times()).max();
+        assert!(late <= Some(4_004), "{late:?}, if the PTU opens at {opens} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_waits_for_whichever_tier_reopens_first() {
     for mode in [Mode::Adaptive, Mode::Shared, Mode::Plain] {
         for (ptu, standard, took, backend) in [

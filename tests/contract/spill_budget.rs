@@ -18,7 +18,7 @@ use spillover_emulator::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_spillover::{
-    Backend, BackendPool, MaxWait, RegionRotateLayer, ReplayLayer, SmartFallback,
+    Backend, BackendPool, Deadline, MaxWait, RegionRotateLayer, ReplayLayer, SmartFallback,
     SmartFallbackLayer,
     body::{OnUsage, UsageSink},
     gate::cost::Usage,
@@ -354,6 +354,33 @@ async fn requests_that_wait_for_the_budget_spill_in_order_when_others_give_it_ba
     let expected = [(0, 1_000), (1_000, 2_000), (2_000, 3_000), (3_000, 4_000)];
     assert_eq!(served, expected, "each estimate is more than is left");
     assert_eq!(budget.under_way(), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_renewed_just_after_max_wait_sends_no_request_late() {
+    for when_spent in [WhenSpent::Refuse, WhenSpent::Wait] {
+        for opens in (900..1_060).step_by(5) {
+            let budget = SpillBudget::requests(1, ms(1_005)).when_spent(when_spent);
+            // It opens for others only.
+            let ptu = Leaf::new(move |seen| {
+                let left = opens - (seen.at.as_millis() as i64);
+                Answer::refused(u64::try_from(left).unwrap_or(43)).after(30)
+            });
+            let standard = Leaf::playing([Answer::ok()]);
+            let layer = SmartFallbackLayer::new(Put(ptu.clone()), Put(standard.clone()));
+            let service = layer.max_wait(ms(1_000)).spill_budget(budget).layer(());
+            let mut first = ask();
+            first.extensions_mut().insert(MaxWait(Duration::ZERO));
+            let first = service.clone().oneshot(first).await.unwrap();
+            assert_eq!(first.status(), StatusCode::OK, "it spends the budget");
+            let start = ptu.elapsed().as_millis();
+            let mut second = ask();
+            second.extensions_mut().insert(Deadline((clock::now() + ms(1_000)).into()));
+            service.oneshot(second).await.unwrap();
+            let late = ptu.times().into_iter().chain(standard.times()).max();
+            assert!(late <= Some(start + 1_001), "{when_spent:?}, {opens} ms: {late:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -394,7 +394,17 @@ impl Bucket {
     /// The latest time to send a request with this `deadline`: a refusal must be back in time to
     /// spill, even if it takes as long as the slowest one.
     pub(super) fn latest_dispatch(&self, deadline: Nanos) -> Nanos {
-        deadline.saturating_sub(self.round_trip.spill_reserve())
+        deadline.saturating_sub(self.spill_reserve())
+    }
+
+    /// The part of a request's time reserved for a refusal and a spill.
+    pub(crate) fn spill_reserve(&self) -> Nanos {
+        self.round_trip.spill_reserve()
+    }
+
+    /// A refusal that the store of a fleet accounts for came back `took` after its attempt was sent.
+    pub(crate) fn on_refusal_latency(&mut self, took: Nanos) {
+        self.round_trip.on_refused(took);
     }
 
     /// How long a request waits behind a cost of `queued`, in seconds.

@@ -52,6 +52,10 @@ impl Session {
             self.why = self.why_not_spilled(&limits);
             return self.wait_for_primary(now, request);
         }
+        // It waited for the primary until the end because it could not spill, and it is too late now.
+        if self.is_late && now > self.last_spill(&limits) {
+            return NextStep::Return;
+        }
         // Otherwise it would wait for a turn that it may not use.
         if self.unpaid(now, &limits).is_some() {
             return self.pay_and_spill(now, request);
@@ -195,7 +199,7 @@ impl Session {
         let elapsed = limits.elapsed(now);
         let longer = elapsed.saturating_add(left).min(limits.longest_wait);
         let budget = self.config.spill_budget.as_ref().filter(|_| longer > elapsed)?;
-        let waiter = budget.wait(from, limits.after(limits.longest_wait));
+        let waiter = budget.wait(from, limits.longest());
         Some((limits.after(longer), waiter))
     }
 

@@ -22,7 +22,7 @@ use crate::{
     served::Why,
     smart_fallback::{
         WhenSpent,
-        spill_budget::{BudgetWaiter, Charge},
+        spill_budget::{BudgetWaiter, Charge, SpillBudget},
     },
     wait::{self, RefusedTurn, Turn, refused_for},
 };
@@ -243,7 +243,7 @@ impl Session {
         let primary = match self.primary_wait(now, deadline, request) {
             Some(Ok(permit)) => {
                 self.permit = Some(permit);
-                return NextStep::Send(Tier::Primary);
+                return self.note_late(NextStep::Send(Tier::Primary), now, request);
             }
             Some(Err(wait)) => Some(wait),
             None => None,
@@ -307,7 +307,7 @@ impl Session {
                 NextStep::Send(Tier::Primary)
             }
             // A request that the primary serves by now does not spill.
-            Winner::PrimaryInTime | Winner::Budget => return self.start(now, request),
+            Winner::PrimaryInTime | Winner::Budget => self.start(now, request),
             Winner::Fallback(permit) => {
                 self.cold().turn = Some(permit);
                 self.pay_and_spill(now, request)
@@ -319,6 +319,7 @@ impl Session {
                 self.pay_and_spill(now, request)
             }
         };
+        let next = self.note_late(next, now, request);
         self.or_last_attempt(next)
     }
 
@@ -353,6 +354,29 @@ impl Session {
             }
             Admission::Spill(_) => None,
         }
+    }
+
+    /// After a wait, `next` is chosen at `now`: notes whether it is an attempt at the primary whose
+    /// refusal may be back too late to spill.
+    pub(super) fn note_late<B: TryCloneBody>(
+        &mut self,
+        next: NextStep,
+        now: Instant,
+        request: &Request<B>,
+    ) -> NextStep {
+        if let NextStep::Send(Tier::Primary) = next {
+            let limits = *self.limits(request);
+            let left = self.last_spill(&limits).saturating_duration_since(now);
+            self.is_late = self.may_spill(&limits) && left < self.config.gate.spill_reserve();
+        }
+        next
+    }
+
+    /// The latest instant at which a request spills after a wait.
+    pub(super) fn last_spill(&self, limits: &RequestLimits) -> Instant {
+        let budget = self.config.spill_budget.as_ref();
+        let waits_for_budget = budget.is_some_and(SpillBudget::is_waited_for);
+        if waits_for_budget { limits.longest() } else { limits.deadline() }
     }
 
     /// Whether nothing speaks against calling the primary, although the request has no permit.

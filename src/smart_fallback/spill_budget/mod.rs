@@ -179,6 +179,11 @@ impl SpillBudget {
         Ok(Charge::new(self.clone(), window, weight, None))
     }
 
+    /// Whether requests wait for it beyond their `max_wait`.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.when_spent == WhenSpent::Wait
+    }
+
     /// What would happen to a request that spills now, and the time until the next window starts, if
     /// the budget is spent.
     pub(super) fn refuses(&self, now: Instant) -> Option<(WhenSpent, Duration)> {
