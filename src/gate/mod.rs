@@ -430,6 +430,12 @@ impl Gate {
         place.map(|(place, wait)| (Waiter::new(self.clone(), place, deadline), wait))
     }
 
+    /// Whether the level of the PTU is modelled at `now`, so that requests queue for it.
+    pub(crate) fn is_modelling(&self, now: Instant) -> bool {
+        let is_shared = self.deciding(now).is_some();
+        self.is_adaptive() && (is_shared || !self.lock().is_idle(self.nanos(now)))
+    }
+
     /// How long before the end of its time a request that may spill makes its last attempt at the PTU,
     /// so that a refusal is back in time to spill. Zero before the first refusal.
     pub(crate) fn spill_reserve(&self) -> Duration {

@@ -301,6 +301,31 @@ async fn a_class_that_never_spills_gets_the_refusal_with_its_hint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_pool_remembers_does_not_keep_the_gate_from_asking_the_ptu() {
+    let leaf = Leaf::new(|seen| match seen.at.as_millis() as u64 {
+        // Answers give back what no hint includes.
+        at if at < 200 => Answer::refused(3_000 - at),
+        _ => Answer::ok(),
+    });
+    let tier = |name: &str| {
+        let backend = Backend::new(name, format!("https://{name}.example")).unwrap().api_key("key");
+        RegionRotateLayer::new(BackendPool::new([backend]).unwrap())
+    };
+    let layer = SmartFallbackLayer::new(tier("ptu"), tier("standard"));
+    // A request that may not spill makes a last attempt, which the pool refuses from memory.
+    let service = layer.spill_budget(SpillBudget::requests(0, ms(60_000))).layer(leaf.clone());
+    let waits = tokio::spawn(timed(service.clone().oneshot(request())));
+    for _ in 0..10 {
+        pass(ms(50)).await;
+        let brief = service.clone().oneshot(with(MaxWait(ms(20)), request())).await.unwrap();
+        assert!(leaf.len() > 1 || brief.status() == StatusCode::TOO_MANY_REQUESTS);
+    }
+    let (served, took) = waits.await.unwrap();
+    assert!(served.unwrap().status().is_success());
+    assert!(took <= ms(400), "{took:?} after {:?}", leaf.times());
+}
+
+#[tokio::test(start_paused = true)]
 async fn times_that_a_pool_assumes_do_not_raise_the_rate_that_is_learned() {
     let mut rates = Vec::new();
     for is_hinted in [true, false] {

@@ -81,7 +81,9 @@ impl Session {
             return NextStep::Return;
         }
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
+        let attempts = served.attempts().len();
         self.record(&mut served, tier, result, outcome);
+        let is_remembered = served.attempts().len() == attempts;
         // The tier's reason does not explain yet why the caller gets the refusal.
         served.set_why_refused(None);
         // The next step may record a wait in it.
@@ -102,7 +104,8 @@ impl Session {
                 }
                 let utilization = utilization(response.headers());
                 let closed = self.closes(refusal, response, kept);
-                self.after_refusal(refusal, closed, utilization, now, request)
+                let known = (closed, utilization, is_remembered);
+                self.after_refusal(refusal, known, now, request)
             }
             (_, result) => {
                 match (outcome, result) {
@@ -209,8 +212,7 @@ impl Session {
     fn after_refusal<B: TryCloneBody>(
         &mut self,
         refusal: &Refusal,
-        closed: Option<Closed>,
-        utilization: Option<f64>,
+        (closed, utilization, is_remembered): (Option<Closed>, Option<f64>, bool),
         now: Instant,
         request: Option<&Request<B>>,
     ) -> NextStep {
@@ -264,6 +266,14 @@ impl Session {
                 true => self.decide(hint, left, now, request),
                 false => self.spill(now, request),
             };
+        }
+        if is_remembered && waits && self.permit.is_none() && self.config.gate.is_modelling(now) {
+            // A pool did not call the PTU, and says when its last hint ends. The gate had that hint
+            // already, and knows what has lowered the level since.
+            let Some(request) = request else { return NextStep::Return };
+            let (limits, cost) = (*self.limits(request), self.weigh(request));
+            let admission = self.config.gate.admit(now, cost, limits.rank, limits.deadline());
+            return self.obey(admission, now, request);
         }
         // Without a copy of the request it cannot wait, so it need not queue.
         let limits = request.map(|request| *self.limits(request));
