@@ -15,7 +15,7 @@ use futures_core::future::BoxFuture;
 
 use super::{
     Allowance, Closing, FleetStats, GateCall, GateNews, GateReply, IdHolder, Kind, Leased,
-    Listener, Name, Operation, RateLimit, Store, Taken, Unreachable,
+    Listener, Name, OnStored, Operation, RateLimit, Store, Taken, Unreachable,
     budget::micros,
     stats::{Counters, Ended},
 };
@@ -133,8 +133,13 @@ impl Caller {
         self.store.keeps_ids()
     }
 
-    pub(crate) fn remember(&self, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
-        self.store.remember(&self.fleet, ids, age);
+    pub(crate) fn remember(
+        &self,
+        ids: Vec<(Box<[u8]>, IdHolder)>,
+        age: Duration,
+        on_stored: OnStored,
+    ) {
+        self.store.remember(&self.fleet, ids, age, on_stored);
     }
 
     /// Asks who holds these ids; `None` if the store is known to be down.

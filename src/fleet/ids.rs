@@ -23,8 +23,15 @@ pub(crate) struct StoredIds {
 }
 
 impl StoredIds {
-    /// `id` is held like this at `now`, in microseconds. The first owner keeps it.
-    pub(crate) fn remember(&mut self, now: u64, age: Duration, id: Box<[u8]>, is: IdHolder) {
+    /// `id` is held like this at `now`, in microseconds. The first owner keeps it. Returns the holder that
+    /// is kept.
+    pub(crate) fn remember(
+        &mut self,
+        now: u64,
+        age: Duration,
+        id: Box<[u8]>,
+        is: IdHolder,
+    ) -> IdHolder {
         let kept = self.recall(now, age, &id);
         let is = match kept {
             Some(kept) if kept.owner.is_some() && kept.owner != is.owner => kept,
@@ -32,6 +39,7 @@ impl StoredIds {
         };
         self.generations.entry(generation(now, age)).or_default().insert(id, is);
         self.forget_before(generation(now, age).saturating_sub(GENERATIONS));
+        is
     }
 
     /// Who holds `id`. Counts as a use.

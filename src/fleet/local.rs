@@ -10,8 +10,8 @@ use std::{
 use futures_core::future::BoxFuture;
 
 use super::{
-    Allowance, Closing, GateCall, GateNews, GateReply, IdHolder, Leased, Listener, Name, RateLimit,
-    SharedGate, Store, Taken, Unreachable,
+    Allowance, Closing, GateCall, GateNews, GateReply, IdHolder, Leased, Listener, Name, OnStored,
+    RateLimit, SharedGate, Store, Taken, Unreachable,
     budget::{StoredBudget, micros},
     ids::StoredIds,
     rate::StoredRate,
@@ -179,14 +179,23 @@ impl Store for Local {
         true
     }
 
-    fn remember(&self, fleet: &str, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
-        let mut shared = self.lock();
-        if shared.is_down {
-            return;
-        }
-        let now = shared.now();
-        let stored = shared.ids.entry(fleet.into()).or_default();
-        ids.into_iter().for_each(|(id, is)| stored.remember(now, age, id, is));
+    fn remember(
+        &self,
+        fleet: &str,
+        ids: Vec<(Box<[u8]>, IdHolder)>,
+        age: Duration,
+        on_stored: OnStored,
+    ) {
+        let kept: Vec<IdHolder> = {
+            let mut shared = self.lock();
+            if shared.is_down {
+                return;
+            }
+            let now = shared.now();
+            let stored = shared.ids.entry(fleet.into()).or_default();
+            ids.into_iter().map(|(id, is)| stored.remember(now, age, id, is)).collect()
+        };
+        on_stored(&kept);
     }
 
     fn recall(

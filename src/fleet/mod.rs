@@ -58,7 +58,7 @@ pub use self::{
     name::{Kind, Name},
     rate::Rate,
     stats::{FleetStats, LATENCY_BOUNDS, Operation, OperationStats},
-    store::{Allowance, Closing, Leased, Listener, RateLimit, Store, Taken, Unreachable},
+    store::{Allowance, Closing, Leased, Listener, OnStored, RateLimit, Store, Taken, Unreachable},
 };
 
 /// The state that several processes share. Clones are handles to the same fleet.

@@ -95,11 +95,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Objects with these ids are held like this, as an answer showed. The store keeps that for `age`
     /// after the last call about an id, or a little longer. The first owner keeps an id: others and
-    /// holders without an owner do not replace it. Nobody waits for it.
+    /// holders without an owner do not replace it. Then it calls `on_stored` with the holders that it
+    /// keeps, in the order of `ids`. Nobody waits for it.
     ///
     /// A store must not print or persist an id: it hashes them.
-    fn remember(&self, fleet: &str, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
-        let _ = (fleet, ids, age);
+    fn remember(
+        &self,
+        fleet: &str,
+        ids: Vec<(Box<[u8]>, IdHolder)>,
+        age: Duration,
+        on_stored: OnStored,
+    ) {
+        let _ = (fleet, ids, age, on_stored);
     }
 
     /// Who holds each of these ids, if the store [remembers](Self::remember) them.
@@ -136,6 +143,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         let _ = (name, news);
     }
 }
+
+/// Is called with who holds ids, as a store keeps it.
+pub type OnStored = Box<dyn FnOnce(&[IdHolder]) + Send>;
 
 /// Hears how long a backend is closed. Returns whether it still listens.
 pub type Listener = Box<dyn Fn(Closing) -> bool + Send + Sync>;

@@ -45,8 +45,10 @@ impl ResponseTap for IdLearner {
             }
         });
         // Before the caller can refer to them.
-        if let Some(store) = &sticky.store {
-            store.remember(to_write);
+        if let Some(store) = &sticky.store
+            && !to_write.is_empty()
+        {
+            sticky.write(store, to_write);
         }
         !self.scan.is_over()
     }

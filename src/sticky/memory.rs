@@ -134,26 +134,33 @@ impl Memory {
         }
     }
 
-    /// The holder of `id`, if it is to be written to the fleet's store now. It counts as written then.
-    pub(super) fn take_unwritten(
-        &mut self,
+    /// The holder of `id`, if it is to be written to the fleet's store now.
+    pub(super) fn unwritten(
+        &self,
         id: &[u8],
         policy: WritePolicy,
         now: Instant,
     ) -> Option<IdHolder> {
-        let holder = self.holders.get_mut(&self.hasher.hash_one(id))?;
+        let holder = self.holders.get(&self.hasher.hash_one(id))?;
         let is_stored = holder.stored.is_some_and(|at| {
             at >= policy.since && now.saturating_duration_since(at) < policy.interval
         });
-        holder.stored = Some(now);
         (!is_stored).then_some(holder.is)
     }
 
-    /// Notes that the fleet's store has `id` like this.
+    /// The fleet's store keeps `id` like this. If another client owns it there, it does here, too.
     pub(super) fn note_stored(&mut self, id: &[u8], is: IdHolder, now: Instant) {
-        if let Some(holder) = self.holders.get_mut(&self.hasher.hash_one(id))
-            && holder.is == is
-        {
+        let hash = self.hasher.hash_one(id);
+        let Some(known) = self.holders.get(&hash).map(|holder| holder.is) else { return };
+        if known.owner != is.owner {
+            if is.owner.is_none() {
+                // Written before this process knew the owner.
+                return;
+            }
+            self.forget(hash);
+            self.learn(id, is, now);
+        }
+        if let Some(holder) = self.holders.get_mut(&hash) {
             holder.stored = Some(now);
         }
     }
@@ -278,6 +285,26 @@ mod tests {
         memory.learn(b"listed", at(EAST, b), now);
         assert_eq!(memory.find(b"listed", a, now), Found::Others);
         assert_eq!(memory.find(b"one", a, now + HOUR), Found::Unknown);
+    }
+
+    #[test]
+    fn what_the_store_keeps_counts_but_takes_no_owner_away() {
+        let (mut memory, now) = (Memory::new(9, HOUR), clock::now());
+        let policy = WritePolicy { since: now, interval: HOUR / 4 };
+        memory.learn(b"one", at(EAST, Some(1)), now);
+        assert_eq!(memory.unwritten(b"one", policy, now), Some(at(EAST, Some(1))));
+        memory.note_stored(b"one", at(EAST, None), now);
+        assert_eq!(memory.find(b"one", Some(1), now), Found::Own(EAST));
+        assert_eq!(memory.unwritten(b"one", policy, now), Some(at(EAST, Some(1))));
+        memory.note_stored(b"one", at(WEST, Some(2)), now);
+        assert_eq!(memory.find(b"one", Some(1), now), Found::Others);
+        assert_eq!(memory.find(b"one", Some(2), now), Found::Own(WEST));
+        assert_eq!(memory.unwritten(b"one", policy, now), None);
+        assert_eq!(memory.unwritten(b"one", policy, now + HOUR / 4), Some(at(WEST, Some(2))));
+        let of_another = WritePolicy { since: now + HOUR / 8, ..policy };
+        assert!(memory.unwritten(b"one", of_another, now + HOUR / 8).is_some());
+        memory.note_stored(b"two", at(EAST, None), now);
+        assert_eq!((memory.unwritten(b"two", policy, now), memory.len()), (None, 1));
     }
 
     proptest! {

@@ -357,7 +357,7 @@ impl Sticky {
         let policy = self.store.as_ref().and_then(|store| store.policy());
         let mut memory = self.lock();
         memory.learn(id, is, now);
-        memory.take_unwritten(id, policy?, now)
+        memory.unwritten(id, policy?, now)
     }
 
     fn find(&self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {
@@ -366,17 +366,21 @@ impl Sticky {
         let mut memory = self.lock();
         let found = memory.find(id, asker, now);
         if let (Found::Own(_) | Found::Unowned(_), Some(policy)) = (&found, policy)
-            && let Some(is) = memory.take_unwritten(id, policy, now)
+            && let Some(is) = memory.unwritten(id, policy, now)
         {
             drop(memory);
-            store.remember(vec![(id.into(), is)]);
+            self.write(store, vec![(id.into(), is)]);
         }
         found
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Sticky {

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use super::{
     Home, Sticky,
     binding::{Binding, Search},
-    caller,
+    caller, lock,
     memory::WritePolicy,
 };
 use crate::{
@@ -49,12 +49,6 @@ impl IdStore {
     /// When ids are to be written; `None` while the store is down.
     pub(super) fn policy(&self) -> Option<WritePolicy> {
         self.caller.is_up().then_some(self.policy)
-    }
-
-    pub(super) fn remember(&self, ids: Vec<(Box<[u8]>, IdHolder)>) {
-        if !ids.is_empty() {
-            self.caller.remember(ids, self.age);
-        }
     }
 }
 
@@ -156,6 +150,19 @@ impl Sticky {
         let mut recall = Recall::new(self.clone(), owner);
         recall.add(request, residents);
         recall.call()
+    }
+
+    /// Writes who holds these ids. What the store keeps counts here, too: another process may have been
+    /// the first to see an id while this one could not ask.
+    pub(super) fn write(&self, store: &IdStore, ids: Vec<(Box<[u8]>, IdHolder)>) {
+        let memory = Arc::downgrade(&self.memory);
+        let names: Vec<_> = ids.iter().map(|(id, _)| id.clone()).collect();
+        let on_stored = move |kept: &[IdHolder]| {
+            let Some(memory) = memory.upgrade() else { return };
+            let (mut memory, now) = (lock(&memory), clock::now());
+            names.iter().zip(kept).for_each(|(id, is)| memory.note_stored(id, *is, now));
+        };
+        store.caller.remember(ids, store.age, Box::new(on_stored));
     }
 
     /// The store has these holders of `ids`, in this order. Keeps the ids that it does not have.

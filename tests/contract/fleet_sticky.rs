@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_spillover::{
     BackendPool, Fleet, RegionRotateLayer, ReplayLayer, StickTo, Sticky,
-    fleet::{IdHolder, Local, Operation, Store, Unreachable},
+    fleet::{IdHolder, Local, OnStored, Operation, Store, Unreachable},
     gate::Mode,
     sticky::{Home, Ownership, StickyMatch},
 };
@@ -330,8 +330,10 @@ async fn what_a_list_shows_has_no_owner_until_the_store_says_whose_it_is() {
     crate::leaf::text(first.pool.ask(made).await).await;
     let mut list = get("/openai/v1/files");
     list.extensions_mut().insert(b.clone());
+    store.set_up(false);
     crate::leaf::text(second.pool.ask(list).await).await;
     assert_eq!(second.sticky.ownership_of("file-1", &b), Ownership::Unknown);
+    store.set_up(true);
     second.sticky.recall(&b).id("file-1").id("file-2").await;
     let owners = [&a, &b].map(|home| second.sticky.ownership_of("file-1", home));
     assert_eq!(owners, [Ownership::Own, Ownership::Others]);
@@ -340,6 +342,28 @@ async fn what_a_list_shows_has_no_owner_until_the_store_says_whose_it_is() {
     let third = Process::new(&store);
     third.sticky.recall(&b).id("file-1").await;
     assert_eq!(third.sticky.ownership_of("file-1", &b), Ownership::Others);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_used_another_s_object_during_an_outage_does_not_keep_it() {
+    let store = Local::new();
+    let made = || Leaf::new(|_| Answer::ok().telling(r#"{"id":"file-1"}"#));
+    let [first, second] = [(); 2].map(|()| Process::with(store.clone(), made()));
+    let [a, b] = ["a", "b"].map(|client| Home::of(client).owned());
+    let fetches = async |process: &Process, home: &Home| {
+        let mut request = get("/openai/v1/files/file-1");
+        request.extensions_mut().insert(home.clone());
+        crate::leaf::text(process.pool.ask(request).await).await;
+    };
+    fetches(&first, &a).await;
+    store.set_up(false);
+    fetches(&second, &b).await;
+    assert_eq!(second.sticky.ownership_of("file-1", &b), Ownership::Own, "as without a fleet");
+    store.set_up(true);
+    // Its use is written, and the store knows better.
+    assert_eq!(second.sticky.ownership_of("file-1", &b), Ownership::Own);
+    let owners = [&a, &b].map(|home| second.sticky.ownership_of("file-1", home));
+    assert_eq!(owners, [Ownership::Own, Ownership::Others]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,8 +397,10 @@ impl Store for Written {
         true
     }
 
-    fn remember(&self, _: &str, ids: Vec<(Box<[u8]>, IdHolder)>, _: Duration) {
+    fn remember(&self, _: &str, ids: Vec<(Box<[u8]>, IdHolder)>, _: Duration, on_stored: OnStored) {
         self.0.lock().unwrap().push(ids.len());
+        let kept: Vec<IdHolder> = ids.into_iter().map(|(_, is)| is).collect();
+        on_stored(&kept);
     }
 }
 

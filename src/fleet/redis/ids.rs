@@ -108,17 +108,17 @@ pub(super) fn to_recall(secret: &IdSecret, age: Duration, ids: &[Box<[u8]>]) -> 
     arguments
 }
 
-/// The answer of `recall.lua`. A holder that cannot be read is unknown: a store may answer anything.
-pub(super) fn recalled(
+/// The answer of a script. A holder that cannot be read is unknown: a store may answer anything.
+pub(super) fn read<'a>(
     secret: &IdSecret,
-    ids: &[Box<[u8]>],
+    ids: impl ExactSizeIterator<Item = &'a [u8]>,
     answer: &Value,
 ) -> Result<Vec<Option<IdHolder>>, Unreachable> {
     let sealed = Vec::<Vec<u8>>::from_redis_value_ref(answer).map_err(|_| Unreachable)?;
     if sealed.len() != ids.len() {
         return Err(Unreachable);
     }
-    let ids = ids.iter().map(|id| secret.hash(id));
+    let ids = ids.map(|id| secret.hash(id));
     Ok(ids.zip(sealed).map(|(id, sealed)| secret.open(&id, &sealed)).collect())
 }
 
@@ -215,13 +215,13 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_answer_is_none() {
-        let (own, ids) = (secret(A), [Box::from(&b"a"[..])]);
+        let (own, ids) = (secret(A), || [&b"a"[..]].into_iter());
         for value in [Value::Nil, Value::Int(3), Value::Array(vec![]), Value::Okay] {
-            assert_eq!(recalled(&own, &ids, &value), Err(Unreachable), "{value:?}");
+            assert_eq!(read(&own, ids(), &value), Err(Unreachable), "{value:?}");
         }
         let text = |text: &[u8]| Value::Array(vec![Value::BulkString(text.to_vec())]);
         for text in [text(b""), text(b"x"), text(&[7; 24])] {
-            assert_eq!(recalled(&own, &ids, &text), Ok(vec![None]), "{text:?}");
+            assert_eq!(read(&own, ids(), &text), Ok(vec![None]), "{text:?}");
         }
     }
 }

@@ -33,8 +33,8 @@ use self::{
     ids::{IdSecret, RECALL, REMEMBER},
 };
 use super::{
-    Allowance, Closing, GateCall, GateNews, GateReply, IdHolder, Leased, Listener, Name, RateLimit,
-    Store, Taken, Unreachable,
+    Allowance, Closing, GateCall, GateNews, GateReply, IdHolder, Leased, Listener, Name, OnStored,
+    RateLimit, Store, Taken, Unreachable,
     budget::{MAX_WHOLE, micros},
 };
 use crate::{ConfigError, random};
@@ -449,13 +449,25 @@ impl Store for RedisStore {
         self.settings.secret.is_some()
     }
 
-    fn remember(&self, fleet: &str, ids: Vec<(Box<[u8]>, IdHolder)>, age: Duration) {
+    fn remember(
+        &self,
+        fleet: &str,
+        ids: Vec<(Box<[u8]>, IdHolder)>,
+        age: Duration,
+        on_stored: OnStored,
+    ) {
         let Some(secret) = self.settings.secret.clone() else { return };
         let key = ids::key(fleet, age);
         self.tell(move |link| async move {
             let arguments = ids::to_remember(&secret, age, &ids);
             let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-            let _ = link.script(&REMEMBER, &[&key], &arguments).await;
+            if let Ok(answer) = link.script(&REMEMBER, &[&key], &arguments).await
+                && let ids = ids.iter().map(|(id, _)| &**id)
+                && let Ok(kept) = ids::read(&secret, ids, &answer)
+                && let Some(kept) = kept.into_iter().collect::<Option<Vec<_>>>()
+            {
+                on_stored(&kept);
+            }
         });
     }
 
@@ -473,7 +485,8 @@ impl Store for RedisStore {
             move |link| async move {
                 let arguments = ids::to_recall(&secret, age, &ids);
                 let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                ids::recalled(&secret, &ids, &link.script(&RECALL, &[&key], &arguments).await?)
+                let answer = link.script(&RECALL, &[&key], &arguments).await?;
+                ids::read(&secret, ids.iter().map(|id| &**id), &answer)
             },
             |_, _| ready(()),
         )

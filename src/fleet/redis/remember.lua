@@ -9,6 +9,7 @@ if not now then
 end
 local lasts = tonumber(ARGV[2])
 local current = math.floor(now / lasts)
+local holders = {}
 for index = 3, #ARGV, 2 do
   local hash, holder = ARGV[index], ARGV[index + 1]
   local bucket, field = string.format(':%02x%02x', string.byte(hash, 1, 2)), string.sub(hash, 3)
@@ -23,5 +24,7 @@ for index = 3, #ARGV, 2 do
   local key = KEYS[1] .. string.format(':%.0f', current) .. bucket
   redis.call('HSET', key, field, holder)
   redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(((current + 5) * lasts - now) / 1000)))
+  holders[#holders + 1] = holder
 end
-return 1
+-- As it keeps them.
+return holders

@@ -9,7 +9,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use redis::Connection;
 use spillover_testing::redis::Server;
 
-use super::ids::{recalled, to_recall, to_remember};
+use super::ids::{read, to_recall, to_remember};
 use super::*;
 use crate::fleet::{budget::StoredBudget, ids::StoredIds, rate::StoredRate};
 
@@ -163,14 +163,17 @@ fn the_scripts_of_ids_give_the_answers_of_the_rule() {
                 let holder = |(id, resource, owner)| (name(id), IdHolder { resource, owner });
                 let ids: Vec<_> = ids.into_iter().map(holder).collect();
                 let arguments = with_time(to_remember(&secret, age, &ids));
-                eval(&mut connection, &REMEMBER, &key, &arguments);
-                ids.into_iter().for_each(|(id, is)| rule.remember(now, age, id, is));
+                let answer = eval(&mut connection, &REMEMBER, &key, &arguments);
+                let kept = read(&secret, ids.iter().map(|(id, _)| &**id), &answer);
+                let expected = ids.iter().map(|(id, is)| rule.remember(now, age, id.clone(), *is));
+                let expected: Vec<_> = expected.map(Some).collect();
+                prop_assert_eq!(kept, Ok(expected));
             } else {
                 let ids: Vec<_> = ids.into_iter().map(|(id, ..)| name(id)).collect();
                 let arguments = with_time(to_recall(&secret, age, &ids));
                 let answer = eval(&mut connection, &RECALL, &key, &arguments);
                 let expected = ids.iter().map(|id| rule.recall(now, age, id)).collect();
-                prop_assert_eq!(recalled(&secret, &ids, &answer), Ok(expected));
+                prop_assert_eq!(read(&secret, ids.iter().map(|id| &**id), &answer), Ok(expected));
             }
         }
         Ok(())
