@@ -43,6 +43,7 @@ pub struct Served {
     why_refused: Option<Why>,
     late: Option<Late>,
     as_default: bool,
+    gate_alone: bool,
 }
 
 /// The result of a second attempt at a request whose first token was late; see
@@ -170,6 +171,12 @@ impl Served {
         self.as_default
     }
 
+    /// Whether the gate of a fleet decided about the request without the fleet's store, which was away; see
+    /// [`Gate::fleet`](crate::Gate::fleet).
+    pub fn gate_was_alone(&self) -> bool {
+        self.gate_alone
+    }
+
     /// Whether a layer of this crate has left its account on `response`.
     pub(crate) fn is_on<R>(response: &Response<R>) -> bool {
         response.extensions().get::<Self>().is_some()
@@ -191,6 +198,7 @@ impl Served {
             why_refused: None,
             late: None,
             as_default: false,
+            gate_alone: false,
         }
     }
 
@@ -248,6 +256,10 @@ impl Served {
         self.held = held;
     }
 
+    pub(crate) fn set_gate_alone(&mut self) {
+        self.gate_alone = true;
+    }
+
     pub(crate) fn set_as_default(&mut self) {
         self.as_default = true;
     }
@@ -262,6 +274,7 @@ impl Served {
         self.first.is_none()
             && self.waited == Nanos::default()
             && !self.spilled()
+            && !self.gate_alone
             && self.replayable
     }
 
@@ -277,6 +290,7 @@ impl Served {
         self.held = self.held.or(inner.held);
         self.late = self.late.or(inner.late);
         self.as_default |= inner.as_default;
+        self.gate_alone |= inner.gate_alone;
     }
 
     /// The account of a request that was sent twice. This one is that of the sending whose answer the
@@ -367,6 +381,7 @@ impl fmt::Display for Served {
             (self.held == Some(StickyMatch::Default), format_args!("held without knowing")),
             (!self.replayable, format_args!("not replayable")),
             (self.as_default, format_args!("flex as default")),
+            (self.gate_alone, format_args!("gate without its fleet")),
             (self.why_refused.is_some(), format_args!("refused{}", Because(self.why_refused))),
         ] {
             if is_so {

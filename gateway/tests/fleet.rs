@@ -12,6 +12,7 @@ use spillover_testing::{
 use crate::{
     emulate,
     served::{Azure, Gateway, TEAM_A},
+    witness::{Asked, Witness},
 };
 
 const LIMIT: usize = 100;
@@ -125,6 +126,7 @@ fn four_gateways_spill_what_the_budget_allows() {
         let timed = metric(gateway, r#"spillover_fleet_call_seconds_count{op="take"} "#).unwrap();
         assert!(timed >= ok, "{timed} {ok}");
         asked += ok;
+        assert_eq!(metric(gateway, "spillover_gate_alone_requests_total{model=\"gpt-4o\"} "), None);
         let status = status(gateway);
         assert_eq!(status["fleet"]["name"], "prod");
         assert_eq!(status["fleet"]["store"], format!("127.0.0.1:{}", server.port()));
@@ -148,6 +150,14 @@ fn without_the_store_four_gateways_spill_at_most_the_budget_and_say_so_once() {
     let (spilled, _) = load(&gateways);
     assert_eq!(spilled, LIMIT);
     for gateway in &gateways {
+        let decision = gateway.chat("gpt-4o", &[]);
+        let decision = decision.header("x-spillover-decision").unwrap().to_owned();
+        assert!(
+            decision.starts_with("refused; ") && decision.ends_with("; gate=local"),
+            "{decision}"
+        );
+        let alone = "spillover_gate_alone_requests_total{model=\"gpt-4o\"} ";
+        assert!(metric(gateway, alone).unwrap() >= 1.0);
         assert_eq!(metric(gateway, "spillover_fleet_up "), Some(0.0));
         assert_eq!(gateway.page("/readyz").status(), 200);
         assert!(status(gateway)["fleet"]["why"].is_string());
@@ -186,6 +196,24 @@ fn a_reload_connects_anew_and_the_fleet_remembers_what_was_spilled() {
     assert!(!log.contains("canary-1") && !log.contains("a-store-key"), "{log}");
     let status = gateway.page("/-/status").0;
     assert!(!status.contains("a-store-key"), "{status}");
+}
+
+#[test]
+fn a_collector_gets_the_state_of_the_fleet() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (azure, collector) = (Azure::new("fleet-otlp"), Witness::new(|_| (200, "", String::new())));
+    let otlp = format!("[telemetry]\notlp = \"{}\"", collector.endpoint());
+    let text = config(&azure, LIMIT, &fleet(&server, "")) + &otlp;
+    let gateway = Gateway::start(&emulate::file("fleet-otlp/g.toml", &text));
+    gateway.eventually(|gateway| status(gateway)["fleet"]["up"] == true);
+    gateway.signal("TERM");
+    let is_export = |asked: &Asked| asked.head[0].contains("/v1/metrics");
+    let asked = collector.wait_for(|asked| asked.iter().any(is_export));
+    let exported = asked.iter().filter(|asked| is_export(asked));
+    let exported: String = exported.map(|it| String::from_utf8_lossy(&it.body)).collect();
+    for name in ["spillover.fleet.up", "spillover.fleet.replicas", "spillover.fleet.calls"] {
+        assert!(exported.contains(name), "{name} is not in {exported}");
+    }
 }
 
 #[test]

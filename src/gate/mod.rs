@@ -352,6 +352,20 @@ impl Gate {
         Admission::Wait(Waiter::of_fleet(self.clone(), request), 0.0)
     }
 
+    /// Whether it belongs to a fleet, whose store did not make this decision.
+    pub(crate) fn decided_alone(&self, admission: &Admission) -> bool {
+        match admission {
+            Admission::Go(permit) => permit.is_alone(),
+            Admission::Wait(waiter, _) => waiter.is_alone(),
+            // A store takes a while.
+            Admission::Spill(_) => self.has_fleet(),
+        }
+    }
+
+    fn has_fleet(&self) -> bool {
+        self.shared.fleet.is_some()
+    }
+
     /// The fleet whose store decides at `now`.
     fn deciding(&self, now: Instant) -> Option<&FleetMember> {
         self.shared.fleet.as_ref().filter(|member| member.decides(now))

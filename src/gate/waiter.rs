@@ -117,6 +117,11 @@ impl Waiter {
         Self { gate, place: None, deadline: 0, sleep: None, fleet: Some(Box::new(request)) }
     }
 
+    /// Whether the gate of a fleet decided without the fleet's store, as far as it has decided.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.fleet.is_none() && self.gate.has_fleet()
+    }
+
     /// Its position in the queue, to return to.
     pub(crate) fn place(&self) -> Option<Place> {
         match &self.fleet {
@@ -138,7 +143,11 @@ impl Future for Waiter {
                     Admission::Go(Permit::tracked(&this.gate, Tracked::Fleet(attempt)))
                 }
                 FleetAdmission::Spill(cause) => Admission::Spill(cause),
-                FleetAdmission::Alone => this.gate.admit_unanswered(clock::now(), request),
+                FleetAdmission::Alone => {
+                    let admission = this.gate.admit_unanswered(clock::now(), request);
+                    this.fleet = None;
+                    admission
+                }
             };
             let Admission::Wait(alone, _) = admission else { return Poll::Ready(admission) };
             *this = alone;
@@ -195,6 +204,11 @@ impl Permit {
     pub(super) fn tracked(gate: &Gate, tracked: Tracked) -> Self {
         let watch = gate.watch();
         Self { tracked: Some(tracked), is_passing: false, correction: None, watch }
+    }
+
+    /// Whether the gate of a fleet gave it without the fleet's store.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(&self.tracked, Some(Tracked::Alone(gate, _)) if gate.has_fleet())
     }
 
     /// What remains of a permit after the primary failed: the attempt counts as never made.

@@ -225,6 +225,7 @@ where
                 StateProj::Queued { waiter } => {
                     let place = waiter.place();
                     let admission = ready!(Pin::new(&mut **waiter).poll(cx));
+                    session.note_alone(waiter.is_alone());
                     let request = this.request.whole().expect(KEPT);
                     session.after_queue(clock::now(), admission, place, request)
                 }

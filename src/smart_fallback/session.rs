@@ -193,6 +193,7 @@ impl Session {
         let limits = self.limits(request);
         let (rank, deadline) = (limits.rank, limits.deadline());
         let admission = self.config.gate.admit(now, cost, rank, deadline);
+        self.note_alone(self.config.gate.decided_alone(&admission));
         self.obey(admission, now, request)
     }
 
@@ -206,6 +207,13 @@ impl Session {
         // Another request may have been refused meanwhile.
         let next = self.start(now, request);
         self.note_late(next, now, request)
+    }
+
+    /// It waited at the gate of a fleet, which decided without the fleet's store if it `is_alone`.
+    pub(super) fn note_alone(&mut self, is_alone: bool) {
+        if is_alone {
+            self.served.get_or_insert_with(|| Box::new(Served::new())).set_gate_alone();
+        }
     }
 
     /// The step after `admission` removed it from `place` in the gate's queue.

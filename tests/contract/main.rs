@@ -16,6 +16,7 @@ mod failures;
 mod first_token;
 mod fleet_budget;
 mod fleet_cooldowns;
+mod fleet_gate;
 mod fleet_rate;
 mod fleet_sticky;
 mod gate;

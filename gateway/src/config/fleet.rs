@@ -36,7 +36,8 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
         );
     }
     if let (Some(value), true) = (&sentinel, cluster) {
-        value.report("stands beside cluster = true; a cluster has no sentinels. Remove one of them");
+        value
+            .report("stands beside cluster = true; a cluster has no sentinels. Remove one of them");
     }
     let sentinel = sentinel.and_then(|value| value.name().map(str::to_owned));
     let user = section.text("user");

@@ -109,14 +109,11 @@ fn fleet(running: &RunningFleet, now: Instant) -> Value {
     let status = running.store.status();
     let lasted = status.as_ref().map(|it| now.saturating_duration_since(it.since));
     let since = lasted.and_then(|lasted| time_of_day().checked_sub(lasted));
-    let calls = running.fleet.stats().operations.into_iter().map(|of| {
-        let calls = json!({
-            "ok": of.ok,
-            "timeout": of.timeout,
-            "error": of.error,
-            "skipped": of.skipped,
-            "seconds": of.time.as_secs_f64(),
-        });
+    let stats = running.fleet.stats();
+    let calls = stats.operations.iter().map(|of| {
+        let outcomes = of.outcomes().into_iter().map(|(name, count)| (name, json!(count)));
+        let calls: BTreeMap<_, _> =
+            outcomes.chain([("seconds", json!(of.time.as_secs_f64()))]).collect();
         (of.operation.name(), calls)
     });
     json!({
@@ -127,6 +124,7 @@ fn fleet(running: &RunningFleet, now: Instant) -> Value {
         "why": status.and_then(|status| status.reason.map(|reason| reason.to_string())),
         "replicas": running.fleet.replicas(),
         "calls": calls.collect::<BTreeMap<_, _>>(),
+        "ids": { "found": stats.ids_found, "unknown": stats.ids_unknown },
     })
 }
 

@@ -303,6 +303,7 @@ impl Session {
         self.note_wait(now);
         let next = match winner {
             Winner::Primary(permit) => {
+                self.note_alone(permit.is_alone());
                 self.permit = Some(permit);
                 NextStep::Send(Tier::Primary)
             }

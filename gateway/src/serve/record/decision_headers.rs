@@ -59,7 +59,8 @@ fn decision(served: &Served, tier: &'static str) -> HeaderValue {
         && served.waited().is_zero()
         && served.replayable()
         && why.is_none()
-        && !served.went_on_as_default();
+        && !served.went_on_as_default()
+        && !served.gate_was_alone();
     if is_plain && !served.spilled() {
         return HeaderValue::from_static(tier);
     }
@@ -81,6 +82,9 @@ fn decision(served: &Served, tier: &'static str) -> HeaderValue {
     }
     if served.went_on_as_default() {
         text.push_str("; as-default-tier");
+    }
+    if served.gate_was_alone() {
+        text.push_str("; gate=local");
     }
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(tier))
 }

@@ -58,6 +58,8 @@ pub(crate) struct Metrics {
     waited: Family<ModelLabels, Histogram, fn() -> Histogram>,
     decisions: Family<WhyLabels, Counter>,
     late: Family<LateLabels, Counter>,
+    /// Requests whose gate decided without the fleet's store.
+    alone: Family<ModelLabels, Counter>,
     sessions: Family<SessionLabels, Counter>,
     session_bytes: Family<SessionBytesLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
@@ -89,6 +91,7 @@ impl Metrics {
             waited: Family::new_with_constructor(|| Histogram::new(edges::WAIT)),
             decisions: Family::default(),
             late: Family::default(),
+            alone: Family::default(),
             sessions: Family::default(),
             session_bytes: Family::default(),
             attempts: Family::default(),
@@ -126,6 +129,9 @@ impl Metrics {
             if let Some(late) = served.late().map(access_record::late) {
                 let labels = LateLabels { model: of_model().model, result: late };
                 self.late.get_or_create_owned(&labels).inc();
+            }
+            if served.gate_was_alone() {
+                self.alone.get_or_create_owned(&of_model()).inc();
             }
             for attempt in served.attempts() {
                 self.seen(labels, attempt.backend()).count(self, attempt);
@@ -279,6 +285,8 @@ impl Metrics {
         registry.register("decisions", help, self.decisions.clone());
         let help = "Requests sent a second time because their first token was late, by outcome";
         registry.register("first_token_late", help, self.late.clone());
+        let help = "Requests whose gate decided without the fleet's store";
+        registry.register("gate_alone_requests", help, self.alone.clone());
         let help = "Finished realtime sessions, by how they ended";
         registry.register("sessions", help, self.sessions.clone());
         let help = "Bytes copied in realtime sessions";

@@ -96,6 +96,9 @@ fn attributes(labels: &Labels<'_>) -> Vec<KeyValue> {
     if let Some(second) = served.and_then(Served::late) {
         attributes.push(KeyValue::new("spillover.late", late(second)));
     }
+    if served.is_some_and(Served::gate_was_alone) {
+        attributes.push(KeyValue::new("spillover.gate", "local"));
+    }
     if let Some(why) = served.and_then(Served::held) {
         attributes.push(KeyValue::new("spillover.sticky", held(why)));
     }

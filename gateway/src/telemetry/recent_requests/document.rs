@@ -44,6 +44,7 @@ pub(super) fn of(finished: &Finished, running: &Snapshot) -> Value {
         "spilled_by_azure": served.is_some_and(Served::spilled_by_azure),
         "late": served.and_then(Served::late).map(access_record::late),
         "sticky": served.and_then(Served::held).map(access_record::held),
+        "gate": served.filter(|served| served.gate_was_alone()).map(|_| "local"),
         "course": served.map(ToString::to_string),
         "attempts": attempts.collect::<Vec<_>>(),
         "waited_ms": served.map(|served| millis(served.waited())),
