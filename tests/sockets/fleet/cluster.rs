@@ -2,9 +2,20 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
-use spillover_testing::redis::{Cluster, Server};
-use tower_spillover::fleet::RedisStore;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use spillover_testing::{
+    leaf::{Answer, Leaf},
+    redis::{Cluster, Server},
+};
+use tower::{Layer, ServiceExt};
+use tower_spillover::{
+    Backend, BackendPool, Fleet, RegionRotateLayer, Sticky,
+    fleet::RedisStore,
+    sticky::{Home, Ownership},
+};
 
 use super::{Process, allow};
 use crate::clock::{Stopwatch, pause, until};
@@ -70,4 +81,41 @@ async fn a_cluster_is_one_store_and_is_used_again_after_it_lost_a_primary() {
     hung.signal("CONT");
 }
 
+#[tokio::test]
+async fn what_one_process_learned_is_known_to_the_others_through_a_cluster() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.servers.iter().for_each(|server| allow(server, &["+cluster|slots"]));
+    let urls = cluster.urls();
+    let process = || {
+        let store = RedisStore::of_cluster(urls.iter().map(|url| &**url)).unwrap();
+        let store =
+            store.user("spillover").password("secret").secret("a secret of the test").unwrap();
+        let fleet = Fleet::new("prod", store).unwrap().timeout(Duration::from_secs(1));
+        let sticky = Sticky::new().fleet(&fleet, 7 * DAY).unwrap();
+        (fleet, sticky)
+    };
+    let [(fleet, sticky), (other, asked)] = [process(), process()];
+    until(|| fleet.is_up() && other.is_up()).await;
+    let backend = Backend::new("east", "https://east.example").unwrap().api_key("key");
+    let pool = BackendPool::new([backend]).unwrap();
+    let items: Vec<_> = (0..100).map(|item| format!(r#"{{"id":"msg_{item}"}}"#)).collect();
+    let answer = format!(r#"{{"id":"resp_1","output":[{}]}}"#, items.join(","));
+    let leaf = Leaf::new(move |_| Answer::ok().telling(answer.clone()));
+    let stack = RegionRotateLayer::new(pool).sticky(sticky).layer(leaf);
+    let [a, b] = ["a", "b"].map(|client| Home::of(client).owned());
+    let mut request = Request::post("/openai/v1/responses").body(Full::<Bytes>::default()).unwrap();
+    request.extensions_mut().insert(a.clone());
+    let answer = stack.oneshot(request).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    let all = || (0..100).map(|item| format!("msg_{item}")).chain(["resp_1".to_owned()]);
+    until(|| cluster.find("sp1:{prod:i}:*").is_some()).await;
+    all().fold(asked.recall(&a), |recall, id| recall.id(&id)).await;
+    for id in all() {
+        let owners = [&a, &b].map(|home| asked.ownership_of(&id, home));
+        assert_eq!(owners, [Ownership::Own, Ownership::Others], "{id}");
+    }
+    assert_eq!((other.stats().ids_found, other.stats().ids_unknown), (101, 0));
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 const BUDGET: &str = "sp1:{prod:b:*";
