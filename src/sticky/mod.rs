@@ -251,6 +251,11 @@ impl Sticky {
         Ok(self)
     }
 
+    /// Whether it shares what it learned with a [fleet](Self::fleet).
+    pub const fn is_shared(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// Asks the store of the fleet for ids that are not known here, so that [`knows`](Self::knows) and
     /// [`ownership`](Self::ownership) know them: those of the client of `home`. Without a
     /// [fleet](Self::fleet) it is ready at once.

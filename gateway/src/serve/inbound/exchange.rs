@@ -145,7 +145,10 @@ pub(super) async fn exchange(
         if sees_all {
             model_routing::whole(&request, limits)?;
         }
-        own.recall(&mut request).await?;
+        if own.sticky.is_shared() {
+            // Boxed, as below.
+            Box::pin(own.recall(&mut request)).await?;
+        }
         own.check(&request, must_own)?;
     }
     let model = match known {

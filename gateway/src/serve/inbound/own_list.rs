@@ -56,7 +56,7 @@ pub(super) async fn list(
         };
         let page: Option<Value> =
             read.and_then(|page| serde_json::from_slice(&page.to_bytes()).ok());
-        if let Some(page) = &page {
+        if let Some(page) = page.as_ref().filter(|_| own.sticky.is_shared()) {
             let data = page["data"].as_array().into_iter().flatten();
             own.recall_ids(data.filter_map(|item| item["id"].as_str())).await;
         }

@@ -95,7 +95,7 @@ impl Routes {
 
     /// Asks the fleet what a request of the client of `home` refers to, if that decides its model.
     pub(crate) async fn recall(&self, request: &mut Request<RequestBody>, home: &Home) {
-        if self.snapshot.models.len() > 1 {
+        if self.snapshot.models.len() > 1 && self.snapshot.sticky.is_shared() {
             self.snapshot.sticky.recall(home).request(request).await;
         }
     }
