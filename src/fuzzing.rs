@@ -141,3 +141,26 @@ pub fn usage<'a>(
     pieces.for_each(|piece| scan.push(piece));
     scan.finish()
 }
+
+/// What the readers of a store's answers make of one.
+#[cfg(feature = "redis")]
+#[derive(Debug, Default)]
+pub struct StoreAnswer {
+    /// The longest time, if it is the answer of a budget or a rate.
+    pub budget: Option<std::time::Duration>,
+    /// The longest time, if it is the reply of a gate, or news of one.
+    pub gate: Option<std::time::Duration>,
+    /// The number of processes, whatever it is.
+    pub replicas: u32,
+    /// The number of sticky ids of which it names the holder.
+    pub holders: usize,
+    /// The number of primaries, if it is a cluster's.
+    pub servers: Option<usize>,
+}
+
+/// Reads an answer as everything that a store may be asked; `None` if it is none.
+#[cfg(feature = "redis")]
+pub fn store_answer(answer: &[u8]) -> Option<StoreAnswer> {
+    let (budget, gate, replicas, holders, servers) = crate::fleet::read_answer(answer)?;
+    Some(StoreAnswer { budget, gate, replicas, holders, servers })
+}

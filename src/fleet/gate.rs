@@ -91,6 +91,18 @@ impl GateReply {
     pub(crate) fn read(numbers: &[i64]) -> Option<Self> {
         Reply::read(numbers).map(Self)
     }
+
+    /// The longest time that a process takes from it.
+    #[cfg(fuzzing)]
+    pub(crate) fn longest_time(&self) -> Duration {
+        let of_answers = self.0.answers.iter().map(|answer| match *answer {
+            Answer::Go { after, .. } => after,
+            Answer::Wait { after, predicted, .. } => after.max(predicted),
+            Answer::Spill { wait, allowed, .. } => wait.max(allowed),
+        });
+        let longest = of_answers.chain(self.0.closed).chain(self.0.busy).fold(0.0, f64::max);
+        duration(longest)
+    }
 }
 
 impl GateReply {

@@ -40,10 +40,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::ConfigError;
 
-#[cfg(all(test, not(spillover_loom)))]
+#[cfg(test)]
 pub(crate) use self::core::CONSTANTS;
 #[cfg(feature = "redis")]
 pub(crate) use self::core::{gate_layout, gate_script};
+#[cfg(all(fuzzing, feature = "redis"))]
+pub(crate) use self::redis::read_answer;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, StoreStatus};
 pub(crate) use self::{

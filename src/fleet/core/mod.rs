@@ -50,7 +50,7 @@ mod tests;
 #[cfg(feature = "redis")]
 mod wire;
 
-#[cfg(all(test, not(spillover_loom)))]
+#[cfg(test)]
 pub(crate) use self::constants::CONSTANTS;
 #[cfg(feature = "redis")]
 pub(crate) use self::wire::{layout as gate_layout, script as gate_script};

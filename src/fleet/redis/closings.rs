@@ -59,7 +59,7 @@ pub(super) fn field(backend: &Name, closing: &Closing) -> String {
     format!("{}.{}", keys::hash(backend), closing.what)
 }
 
-fn read(message: &str) -> Option<(&str, Closing)> {
+pub(super) fn read(message: &str) -> Option<(&str, Closing)> {
     let mut words = message.split(' ');
     let (hash, what) = words.next()?.split_once('.')?;
     let mut duration = || words.next()?.parse().ok().map(Duration::from_micros);

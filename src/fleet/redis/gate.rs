@@ -38,9 +38,19 @@ impl GateKeys {
         let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
         let keys = [&*self.state, &*self.queue, &*self.waiting];
         let reply = link.script(&GATE, &keys, &arguments).await?;
-        let numbers = Vec::<i64>::from_redis_value_ref(&reply).map_err(|_| Failed)?;
-        GateReply::read(&numbers).ok_or(Failed)
+        read(&reply).ok_or(Failed)
     }
+}
+
+fn read(reply: &Value) -> Option<GateReply> {
+    let numbers = Vec::<i64>::from_redis_value_ref(reply).ok()?;
+    GateReply::read(&numbers)
+}
+
+/// The longest time in a reply, or in news.
+#[cfg(fuzzing)]
+pub(super) fn longest_time(reply: &Value) -> Option<Duration> {
+    read(reply).map(|reply| reply.longest_time()).max(busy_for(reply))
 }
 
 /// The gates of this process that hear news, by channel.

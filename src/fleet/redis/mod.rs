@@ -588,6 +588,35 @@ static LEAVE: LazyLock<Script> =
 static PROBE: LazyLock<Script> =
     LazyLock::new(|| Script::new("return redis.call('SET', KEYS[1], '', 'PX', ARGV[1])"));
 
+/// Reads an answer as everything that a store may be asked, for the fuzzer; `None` if it is none.
+#[cfg(fuzzing)]
+pub(crate) fn read_answer(answer: &[u8]) -> Option<ReadAnswer> {
+    let value = redis::parse_redis_value(answer).ok()?.extract_error().ok()?;
+    let budget = match (taken(&value), leased(&value)) {
+        (Ok(Taken::Granted { closes_in: time, .. } | Taken::Spent { opens_in: time }), _)
+        | (_, Ok(Leased::Spent { opens_in: time })) => Some(time),
+        _ => None,
+    };
+    let membership = Membership::default();
+    membership.count(&Value::Int(1));
+    membership.count(&value);
+    let messages = Vec::<String>::from_redis_value_ref(&value).unwrap_or_default();
+    for message in &messages {
+        let _ = closings::read(message);
+    }
+    let secret = ids::IdSecret::new(&"of the fuzzer ".repeat(4)).ok()?;
+    let asked = vec![Box::from(*b"resp_1"); messages.len().max(1)];
+    let holders = ids::recalled(&secret, &asked, &value).unwrap_or_default();
+    let holders = holders.into_iter().flatten().count();
+    let servers = cluster::Slots::read(&value, "seed").ok().map(|slots| slots.check());
+    let replicas = membership.replicas.load(Ordering::Relaxed);
+    Some((budget, gate::longest_time(&value), replicas, holders, servers))
+}
+
+/// The fields of `fuzzing::StoreAnswer`.
+#[cfg(fuzzing)]
+pub(crate) type ReadAnswer = (Option<Duration>, Option<Duration>, u32, usize, Option<usize>);
+
 /// Closings are read every ten seconds, beside the messages about them.
 const BEATS_PER_READ: u32 = 5;
 /// For how long a report counts: two more may be lost.

@@ -1,7 +1,7 @@
 //! A gate whose PTU is used by several processes: they share its core in their fleet's store.
 
 mod attempt;
-#[cfg(all(test, not(spillover_loom)))]
+#[cfg(test)]
 mod constants;
 mod member;
 mod request;
