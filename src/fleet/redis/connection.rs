@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
-    io::tcp::TcpSettings,
+    ProtocolVersion, PushInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 
 use super::cluster::{Cluster, Slots};
@@ -234,6 +234,17 @@ impl Connector {
         let info = self.address.seeds[0].clone().set_addr(addr);
         let client = self.address.client(&info, true);
         client.map_err(|_| (ErrorKind::InvalidClientConfig, "the server cannot be used").into())
+    }
+
+    /// Why the store cannot be used, in words for its operator.
+    pub(super) fn reason(&self, error: &RedisError) -> String {
+        let is_moved = error.kind() == ErrorKind::Server(ServerErrorKind::Moved);
+        if is_moved && !matches!(self.address.found, Found::InCluster) {
+            return "it is a server of a Redis Cluster; set `cluster = true`, or use \
+                    `RedisStore::of_cluster`"
+                .to_owned();
+        }
+        error.to_string()
     }
 
     /// How long the first call on a connection may take.

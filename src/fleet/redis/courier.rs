@@ -336,7 +336,7 @@ async fn run(
                     return;
                 }
             }
-            Err(error) => health.unconnected(&error.to_string()),
+            Err(error) => health.unconnected(&connector.reason(&error)),
         }
         // What was sent in the meantime is answered by its sender's timeout or sooner.
         while let Ok(job) = jobs.try_recv() {

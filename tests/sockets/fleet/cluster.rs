@@ -63,6 +63,7 @@ async fn a_cluster_is_one_store_and_is_used_again_after_it_lost_a_primary() {
     assert_eq!(served, 100, "one budget for all");
     until(|| limited[0].fleet.replicas() == 4).await;
     drop(limited);
+    says_that_it_is_a_cluster(&cluster).await;
     // The budget begins anew.
     cluster.servers[..3].iter().for_each(|server| drop(server.command(&["FLUSHALL"])));
     let processes = processes(&cluster, 2, 1_000_000).await;
@@ -118,4 +119,20 @@ async fn what_one_process_learned_is_known_to_the_others_through_a_cluster() {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// The operator learns what is wrong, wherever the keys are.
+async fn says_that_it_is_a_cluster(cluster: &Cluster) {
+    let store = |server: &Server| {
+        let store = RedisStore::new(&server.url()).unwrap();
+        Process::new(store.user("spillover").password("secret"), 1)
+    };
+    let alone: Vec<_> = cluster.servers[..3].iter().map(store).collect();
+    let says = |it: &&Process| {
+        let reason = it.store.status().and_then(|status| status.reason);
+        reason.is_some_and(|reason| reason.contains("cluster = true"))
+    };
+    // One of the three has the key that a connection is tried with.
+    until(|| alone.iter().filter(says).count() >= 2).await;
+}
+
 const BUDGET: &str = "sp1:{prod:b:*";
