@@ -38,6 +38,61 @@ fn the_script_answers_as_the_core_does() {
     assert!(seen.all(), "the sequences do not cover every answer: {seen:?}");
 }
 
+#[test]
+fn what_a_call_of_the_script_does_does_not_grow_with_the_queue() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = Client::open(server.url()).expect("a URL");
+    let mut connection = client.get_connection().expect("it listens");
+    let script = Script::new(&script());
+    script.load(&mut connection).expect("a script that compiles");
+    let per_call = [10, 200].map(|waiting| {
+        let key = |part: &str| format!("sp1:{{test:g:{waiting}}}:{part}");
+        let mut call = |now: f64, step: Step| -> Vec<i64> {
+            let seed = ["10000000", "40000"].map(str::to_owned);
+            let mut arguments = vec![now.to_string(), key("n"), "0".to_owned()];
+            arguments.extend(seed);
+            step.write_to(&mut arguments);
+            let mut command = redis::cmd("EVALSHA");
+            command.arg(script.get_hash()).arg(3).arg(&["s", "q", "w"].map(key)[..]);
+            command.arg(arguments).query(&mut connection).expect("it answers")
+        };
+        let start = 1_790_000_000_000_000.0;
+        let newcomer = Newcomer { rank: 0, cost: 1_000.0, is_patient: false };
+        let tickets: Vec<Ticket> = (0..waiting)
+            .map(|_| {
+                let reply = call(start, Step::Enter { newcomer, left: 60e6, lead: 500.0 });
+                assert_eq!(reply[0], 2, "it waits");
+                Ticket { rank: 0, order: reply[2] as f64, cost: 1_000.0, is_patient: false }
+            })
+            .collect();
+        server.command(&["CONFIG", "RESETSTAT"]);
+        for (number, ticket) in tickets.iter().cycle().take(TURNS).enumerate() {
+            let now = start + 30e3 * number as f64 / TURNS as f64;
+            let step = Step::Turn { ticket: *ticket, left: 60e6, lead: 500.0 };
+            assert_eq!(call(now, step)[0], 2, "it waits on");
+        }
+        let stats = server.command(&["INFO", "commandstats"]);
+        let number = |line: &str, name: &str| -> f64 {
+            let (_, rest) = line.split_once(name).expect("a figure");
+            rest.split(',').next().expect("a number").trim().parse().expect("a number")
+        };
+        let of_script = |line: &&str| {
+            !["evalsha", "config", "info"]
+                .iter()
+                .any(|it| line.starts_with(&format!("cmdstat_{it}")))
+        };
+        let lines = || stats.lines().filter(|line| line.starts_with("cmdstat_"));
+        let commands: f64 = lines().filter(of_script).map(|line| number(line, "calls=")).sum();
+        let own = lines().find(|line| line.starts_with("cmdstat_evalsha")).expect("its calls");
+        assert_eq!(number(own, "calls="), TURNS as f64);
+        let time = number(own, "usec_per_call=");
+        println!("{waiting} waiting: {time} us a call, {} commands", commands / TURNS as f64);
+        commands
+    });
+    assert!(per_call[0] <= 8.0 * TURNS as f64, "{per_call:?}");
+    assert!(per_call[1] <= per_call[0] + 2.0, "{per_call:?}");
+}
+
 /// A call, and the core's reply.
 struct Call {
     now: f64,
@@ -269,3 +324,4 @@ impl Draws {
 /// In a few seconds; `SPILLOVER_SEQUENCES` runs more.
 const SEQUENCES: u64 = 1_000;
 const CALLS_PER_SEQUENCE: usize = 60;
+const TURNS: usize = 1_000;
