@@ -5,7 +5,10 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -24,6 +27,7 @@ use crate::{
     backend::Residents,
     clock,
     fleet::{Call, Caller, Fleet, IdHolder},
+    hash::fnv1a,
 };
 
 /// The store of a fleet that keeps ids.
@@ -31,6 +35,9 @@ pub(super) struct IdStore {
     caller: Arc<Caller>,
     age: Duration,
     policy: WritePolicy,
+    /// Hashes of ids that were looked for in vain, each at its place: such an id is not looked for again
+    /// in the same request.
+    unknown: [AtomicU64; UNKNOWN_IDS],
 }
 
 impl IdStore {
@@ -43,7 +50,24 @@ impl IdStore {
             ));
         }
         let policy = WritePolicy { since: clock::now(), interval: MAX_WRITE_INTERVAL.min(age / 4) };
-        Ok(Self { caller, age, policy })
+        let unknown = std::array::from_fn(|_| AtomicU64::new(0));
+        Ok(Self { caller, age, policy, unknown })
+    }
+
+    /// The place of an id among those that were looked for in vain, and its hash.
+    fn unknown(&self, id: &[u8]) -> (&AtomicU64, u64) {
+        let hash = fnv1a([id]);
+        (&self.unknown[hash as usize % UNKNOWN_IDS], hash)
+    }
+
+    fn was_unknown(&self, id: &[u8]) -> bool {
+        let (place, hash) = self.unknown(id);
+        place.load(Ordering::Relaxed) == hash
+    }
+
+    fn note_unknown(&self, id: &[u8]) {
+        let (place, hash) = self.unknown(id);
+        place.store(hash, Ordering::Relaxed);
     }
 
     /// When ids are to be written; `None` while the store is down.
@@ -115,9 +139,9 @@ impl Recall {
         let now = clock::now();
         let state = RecallState::Asking(store.caller.recall(ids.clone(), store.age)?);
         let until = now + store.caller.timeout();
-        let looks_again = is_of_request.then_some(now + SECOND_LOOK);
-        let looks_again = looks_again.filter(|at| *at < until);
-        Some(Box::new(Recalling { sticky, ids, state, until, looks_again }))
+        let is_new = is_of_request && ids.iter().any(|id| !store.was_unknown(id));
+        let looks = if is_new { LOOKS.map(|after| now + after).to_vec() } else { Vec::new() };
+        Some(Box::new(Recalling { sticky, ids, state, until, looks }))
     }
 }
 
@@ -186,8 +210,8 @@ pub(crate) struct Recalling {
     ids: Vec<Box<[u8]>>,
     state: RecallState,
     until: Instant,
-    /// When the store is asked again for what it does not have.
-    looks_again: Option<Instant>,
+    /// When the store is asked again for what it does not have, the next time last.
+    looks: Vec<Instant>,
 }
 
 enum RecallState {
@@ -210,14 +234,17 @@ impl Future for Recalling {
                     let asked = this.ids.len();
                     this.sticky.recalled(&mut this.ids, &holders, clock::now());
                     let unknown = this.ids.len();
-                    let looks_again = this.looks_again.take().filter(|_| unknown > 0);
+                    let next = this.looks.pop().filter(|at| unknown > 0 && *at < this.until);
                     if let Some(store) = &this.sticky.store {
-                        let is_last = looks_again.is_none();
+                        let is_last = next.is_none();
                         store
                             .caller
                             .count_recalled(asked - unknown, if is_last { unknown } else { 0 });
+                        if is_last {
+                            this.ids.iter().for_each(|id| store.note_unknown(id));
+                        }
                     }
-                    let Some(at) = looks_again else { return Poll::Ready(()) };
+                    let Some(at) = next else { return Poll::Ready(()) };
                     this.state = RecallState::Waiting(clock::sleep_until(at));
                 }
                 RecallState::Waiting(sleep) => {
@@ -279,9 +306,10 @@ impl fmt::Debug for IdStore {
     }
 }
 
-/// Another process writes an id when it has read it, and its client may be faster than that write by so
-/// much on a busy machine.
-const SECOND_LOOK: Duration = Duration::from_millis(10);
+/// Another process writes an id when it has read it, and its client may be faster than that write on a
+/// busy machine. The first of these times is last.
+const LOOKS: [Duration; 2] = [Duration::from_millis(30), Duration::from_millis(10)];
+const UNKNOWN_IDS: usize = 1_024;
 /// Redis looks for so many for 2 ms, or 8 ms if it has none of them, and serves nothing else meanwhile. A
 /// page of a list has a hundred, and a batch of a vector store's files 500.
 const MAX_RECALLED_IDS: usize = 512;
