@@ -53,6 +53,7 @@ impl Folder {
             .env("TEAM_A_KEY", format!("{CANARY}-a"))
             .env("ENTRA_SECRET", CANARY)
             .env("REDIS_PASSWORD", CANARY)
+            .env("WEAK_SECRET", "change-me-change-me")
             .env("FLEET_SECRET", format!("{CANARY}-{CANARY}"))
             .env("PROXY", "http://me:canary@proxy.example:3128")
             // Of workload identities.
@@ -388,7 +389,7 @@ fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
     assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
 }
 
-const FLEETS: [(&str, &str, &str, &str); 16] = [
+const FLEETS: [(&str, &str, &str, &str); 17] = [
     (
         "",
         "",
@@ -466,6 +467,12 @@ const FLEETS: [(&str, &str, &str, &str); 16] = [
         "",
         "fleet = { name = \"f\", store = \"rediss://r.example\", secret = \"env:EAST_KEY\" }",
         "fleet.secret: is shorter than 16 bytes; make one with `openssl rand -base64 32`",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", secret = \"env:WEAK_SECRET\" }",
+        "fleet.secret: is a placeholder; use a random one: openssl rand -hex 24",
     ),
     (
         "",

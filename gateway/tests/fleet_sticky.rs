@@ -235,17 +235,21 @@ fn a_gateway_with_another_secret_finds_nothing_and_shows_nothing() {
     let azure = Azure::new("sticky-secret");
     let text = config(&azure, CLIENTS, &fleet(&server, ""));
     let first = start("secret", 0, &text, SECRET);
-    let other = start("secret", 1, &text, ("FLEET_SECRET", "another secret, as long"));
+    let other = start("secret", 1, &text, ("FLEET_SECRET", "another-secret-as-long"));
     let id = made(&first, TEAM_A, "responses", &responds("both"));
     for key in [TEAM_A, TEAM_B] {
         let answer = ask(&other, key, &format!("GET responses/{id}"), &Value::Null);
         assert_eq!(answer.status(), 404, "{answer:?}");
     }
+    // A busy machine may let some calls time out.
+    other.eventually(|other| {
+        ask(other, TEAM_A, &format!("GET responses/{id}"), &Value::Null);
+        let ids = &status(other)["fleet"]["ids"];
+        assert_eq!(ids["found"], 0);
+        ids["unknown"].as_u64().unwrap() >= 3
+    });
     let metrics = other.page("/metrics").0;
-    for line in ["{outcome=\"found\"} 0", "{outcome=\"unknown\"} 2"] {
-        let line = format!("spillover_fleet_ids_total{line}");
-        assert!(metrics.lines().any(|it| it == line), "{line} is not in {metrics}");
-    }
+    assert!(metrics.contains("spillover_fleet_ids_total{outcome=\"unknown\"} "), "{metrics}");
     let own = made(&other, TEAM_B, "responses", &responds("both"));
     assert_eq!(ask(&first, TEAM_B, &format!("GET responses/{own}"), &Value::Null).status(), 404);
     assert_eq!(ask(&other, TEAM_B, &format!("GET responses/{own}"), &Value::Null).status(), 200);

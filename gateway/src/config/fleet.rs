@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use tower_spillover::fleet::{Fleet, Local, RedisStore};
 
 use super::{
-    Class, FleetSettings, Model, Secret, Share,
+    Class, FleetSettings, Model, Secret, Share, client_key,
     endpoint::{is_loopback, strip_field},
     pem,
     toml::{Section, Value},
@@ -89,6 +89,10 @@ fn secret(value: &Value<'_>) -> Option<Secret> {
     let secret = value.secret()?;
     let used = RedisStore::new("redis://localhost").and_then(|store| store.secret(secret.expose()));
     used.map_err(|error| value.report(strip_field(&error))).ok()?;
+    // Who can read the store can try guesses.
+    if let Some(weakness) = client_key::weakness(secret.expose()) {
+        value.report(weakness);
+    }
     Some(secret)
 }
 
