@@ -605,8 +605,8 @@ pub(crate) fn read_answer(answer: &[u8]) -> Option<ReadAnswer> {
         let _ = closings::read(message);
     }
     let secret = ids::IdSecret::new(&"of the fuzzer ".repeat(4)).ok()?;
-    let asked = vec![Box::from(*b"resp_1"); messages.len().max(1)];
-    let holders = ids::recalled(&secret, &asked, &value).unwrap_or_default();
+    let asked: Vec<&[u8]> = vec![b"resp_1"; messages.len().max(1)];
+    let holders = ids::read(&secret, asked.into_iter(), &value).unwrap_or_default();
     let holders = holders.into_iter().flatten().count();
     let servers = cluster::Slots::read(&value, "seed").ok().map(|slots| slots.check());
     let replicas = membership.replicas.load(Ordering::Relaxed);
