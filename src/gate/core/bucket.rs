@@ -119,7 +119,11 @@ impl Bucket {
         };
         self.admitted += cost;
         self.costs.on_sent(cost);
+        let is_checking = self.prober.checked_at().is_some();
         let is_below = self.pace().is_some_and(|pace| self.prober.on_sent(now, &pace));
+        if is_below && is_checking {
+            self.rivals.on_checked(true);
+        }
         let arrives = now.saturating_add(self.round_trip.one_way());
         let fill = self.drain_time(share * cost);
         // The depth of the level below the limit cannot be observed; the next refusal corrects it.
@@ -207,6 +211,9 @@ impl Bucket {
                 excess: seconds(excess),
                 admitted: self.admitted - later,
             });
+        }
+        if self.prober.checked_at() == Some(attempt.sent_at) {
+            self.rivals.on_checked(false);
         }
         self.prober.on_refused(&PtuRefusal {
             now,
@@ -502,7 +509,7 @@ impl Bucket {
             is_modelled: self.is_modelled(),
             silence: self.round_trip.silence(),
             round_trip: self.round_trip.network(),
-            yields: self.rivals.are_yielded_to(),
+            yielding_check: self.rivals.yielding_check(),
         })
     }
 

@@ -10,8 +10,8 @@ use super::time::{MILLISECOND, Nanos, from_seconds, seconds};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Contention {
-    /// Draws lots to sit out openings, more of them the more openings it lost, and seldom looks for
-    /// capacity beyond what hints announce.
+    /// Draws lots to sit out openings, more of them the more openings it lost, and looks for capacity
+    /// beyond what hints announce the less often, the less it finds.
     ///
     /// The default, since others on a PTU are mostly replicas that do the same. With 4 and 16
     /// processes it makes two thirds and one third of the attempts of [`Compete`](Self::Compete), and
@@ -37,11 +37,13 @@ pub(super) struct Rivals {
     hint: f64,
     /// When the PTU reopens by the last hint, unless something sent since may have closed it again.
     opens_at: Option<Nanos>,
+    /// How long after a hint to look for capacity that others left.
+    check: Nanos,
 }
 
 impl Rivals {
     pub(super) const fn new(rule: Contention) -> Self {
-        Self { rule, lost: 0.0, hint: INITIAL_HINT_S, opens_at: None }
+        Self { rule, lost: 0.0, hint: INITIAL_HINT_S, opens_at: None, check: MIN_YIELDING_CHECK_NS }
     }
 
     /// An attempt that arrived at `arrived`, the only one since the last refusal, was refused for
@@ -82,6 +84,23 @@ impl Rivals {
     /// Whether this gate yields to them.
     pub(super) fn are_yielded_to(&self) -> bool {
         self.rule == Contention::Yield && self.are_there()
+    }
+
+    /// How long after a hint this gate makes an early attempt, if it yields.
+    pub(super) fn yielding_check(&self) -> Option<Nanos> {
+        self.are_yielded_to().then_some(self.check)
+    }
+
+    /// An early attempt `found` capacity, or was refused.
+    ///
+    /// Replicas that yield leave next to nothing after a hint, so the next attempts come later. Another
+    /// application that drops what is refused, or sends nothing for a while, leaves the PTU open until
+    /// this gate looks, so the next ones come sooner.
+    pub(super) fn on_checked(&mut self, found: bool) {
+        if self.are_yielded_to() {
+            let next = if found { self.check / 2 } else { 2 * self.check };
+            self.check = next.clamp(MIN_YIELDING_CHECK_NS, MAX_YIELDING_CHECK_NS);
+        }
     }
 
     /// The share of its cost by which an attempt postpones the next one. The measured rate is what
@@ -136,6 +155,10 @@ const MAX_HINT_S: f64 = 1.0;
 const INITIAL_HINT_S: f64 = 0.05;
 /// The number of openings to draw from doubles at most this often.
 const MAX_DOUBLINGS: u32 = 4;
+/// How long after a hint to look for capacity that others left: at first and at the soonest, as when
+/// alone; and at the latest.
+pub(super) const MIN_YIELDING_CHECK_NS: Nanos = 300 * MILLISECOND;
+const MAX_YIELDING_CHECK_NS: Nanos = 2_500 * MILLISECOND;
 /// The longest time to leave openings to others, in seconds.
 const MAX_PASSED_OVER_S: f64 = 0.45;
 
@@ -173,6 +196,29 @@ mod tests {
             rivals.on_refused_alone(90 * MS, 30 * MS, 8 * MS);
         }
         assert!(!rivals.are_there(), "too soon, by too little, or with others of its own");
+    }
+
+    #[test]
+    fn it_looks_for_capacity_the_more_often_the_more_it_finds() {
+        let mut rivals = Rivals::new(Contention::Yield);
+        (0..5).for_each(|_| rivals.on_checked(false));
+        assert_eq!(rivals.yielding_check(), None, "it is alone");
+        rivals.lost = 0.5;
+        assert_eq!(
+            rivals.yielding_check(),
+            Some(MIN_YIELDING_CHECK_NS),
+            "what it did alone says nothing"
+        );
+        rivals.on_checked(false);
+        assert_eq!(rivals.yielding_check(), Some(600 * MS));
+        (0..9).for_each(|_| rivals.on_checked(false));
+        assert_eq!(rivals.yielding_check(), Some(MAX_YIELDING_CHECK_NS));
+        rivals.on_checked(true);
+        assert_eq!(rivals.yielding_check(), Some(MAX_YIELDING_CHECK_NS / 2));
+        (0..9).for_each(|_| rivals.on_checked(true));
+        assert_eq!(rivals.yielding_check(), Some(MIN_YIELDING_CHECK_NS));
+        rivals.rule = Contention::Compete;
+        assert_eq!(rivals.yielding_check(), None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::time::{MILLISECOND, NEVER, Nanos, SECOND, from_seconds, seconds};
 /// A request that would not wait is no reason to check a hint that the model expected: it makes an
 /// attempt only if none was made for most of a second.
 ///
-/// When others fill the same PTU, early attempts find little, and are rare.
+/// When others fill the same PTU, early attempts are the rarer, the less they find.
 ///
 /// While the rate is unknown, there is no model between two hints, and an attempt is made whenever
 /// the previous one has been silent.
@@ -59,8 +59,9 @@ pub(super) struct Pace {
     pub(super) silence: Nanos,
     /// The network's round trip.
     pub(super) round_trip: Nanos,
-    /// Whether others fill the same PTU, and this gate yields to them.
-    pub(super) yields: bool,
+    /// How long after a hint to make an early attempt if others fill the same PTU, and this gate
+    /// yields to them.
+    pub(super) yielding_check: Option<Nanos>,
 }
 
 /// A refusal, as the prober sees it.
@@ -218,10 +219,15 @@ impl Prober {
         now.saturating_sub(self.refused_at.max(self.last_sent)) >= BYPASS_AFTER_NS
     }
 
+    /// When the early attempt was sent whose outcome is awaited before any further one.
+    pub(super) fn checked_at(&self) -> Option<Nanos> {
+        self.early_at.filter(|_| self.window == 1)
+    }
+
     /// When to make an early attempt.
     fn check_at(&self, pace: &Pace) -> Nanos {
-        if pace.yields {
-            return self.closed_until.saturating_add(YIELDING_CHECK_NS);
+        if let Some(check) = pace.yielding_check {
+            return self.closed_until.saturating_add(check);
         }
         let open = (CHECK_FILLS * self.fill).clamp(MIN_CHECK_S, MAX_CHECK_S);
         let open = open.min((CHECK_AND_TRIP_S - seconds(pace.round_trip)).max(MIN_FAR_CHECK_S));
@@ -248,8 +254,6 @@ pub(super) const MIN_FAR_CHECK_S: f64 = 0.05;
 /// service had charged for it in advance, and no hint includes that. With half a round trip it leaves
 /// a tenth of a second of the half second that the PTU may be open.
 pub(super) const MAX_HINT_UNCHECKED_NS: Nanos = 360 * MILLISECOND;
-/// How long after a hint it is made when others fill the same PTU.
-pub(super) const YIELDING_CHECK_NS: Nanos = 2_500 * MILLISECOND;
 /// How long the PTU goes without an attempt before a request that will not wait makes one.
 pub(super) const BYPASS_AFTER_NS: Nanos = 900 * MILLISECOND;
 /// The model predicted a refusal if it was wrong by less than this share of the hint, plus these
@@ -275,7 +279,7 @@ mod tests {
             is_modelled: true,
             silence: 45 * MS,
             round_trip: 30 * MS,
-            yields: false,
+            yielding_check: None,
         }
     }
 
@@ -364,8 +368,8 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_yields_seldom_looks_for_capacity() {
-        let beside_others = Pace { yields: true, ..pace() };
+    fn a_gate_that_yields_looks_for_capacity_a_while_after_the_hint() {
+        let beside_others = Pace { yielding_check: Some(2_500 * MS), ..pace() };
         assert_eq!(refused(40 * MS).next_attempt_at(&beside_others), 2_540 * MS);
     }
 

@@ -94,7 +94,8 @@ const ALONE: &[&str] = &[
     "INITIAL_HINT_S",
     "MAX_DOUBLINGS",
     "MAX_PASSED_OVER_S",
-    "YIELDING_CHECK_NS",
+    "MIN_YIELDING_CHECK_NS",
+    "MAX_YIELDING_CHECK_NS",
     // The limit on attempts of one request.
     "MAX_ASKS_PER_WINDOW",
     "ASK_WINDOW_NS",

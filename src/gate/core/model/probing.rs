@@ -9,7 +9,7 @@ use crate::gate::core::{
     prober::{
         BYPASS_AFTER_NS, CHECK_AND_TRIP_S, CHECK_FILLS, EXPLAINED_S, EXPLAINED_SHARE,
         FAR_ROUND_TRIP_NS, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_HINT_UNCHECKED_NS, MAX_WINDOW,
-        MIN_CHECK_S, MIN_FAR_CHECK_S, YIELDING_CHECK_NS,
+        MIN_CHECK_S, MIN_FAR_CHECK_S,
     },
     time::{NEVER, from_seconds, seconds},
 };
@@ -106,6 +106,11 @@ impl Reference {
         })
     }
 
+    /// When the early attempt was sent whose outcome is awaited before any further one.
+    pub(super) fn checked_at(&self) -> Option<Nanos> {
+        self.early().filter(|_| self.window() == 1)
+    }
+
     /// The last attempt, unless its outcome is known.
     fn silent_since(&self) -> Nanos {
         let Some((index, last)) = self.last_sent() else { return NEVER };
@@ -134,8 +139,8 @@ impl Reference {
     /// When the first early attempt since the last refusal is made.
     fn check_at(&self) -> Nanos {
         let closed_until = self.history.closed_until();
-        if self.rivals.are_yielded_to() {
-            return closed_until.saturating_add(YIELDING_CHECK_NS);
+        if let Some(check) = self.rivals.yielding_check() {
+            return closed_until.saturating_add(check);
         }
         let fill = self.history.since_refusal().0.map_or(0.0, |last| last.fill);
         let near = (CHECK_FILLS * fill).clamp(MIN_CHECK_S, MAX_CHECK_S);

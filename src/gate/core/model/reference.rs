@@ -209,6 +209,9 @@ impl Reference {
             self.admitted(now, at);
         }
         let (rate, why, share) = (self.rate(), self.why(now), self.rivals.pace());
+        if matches!(why, SentBecause::Silence { .. }) && self.checked_at().is_some() {
+            self.rivals.on_checked(true);
+        }
         self.costs.on_sent(cost);
         self.history.0.push(Event::Sent(Sent { place, cost, share, at: now, rate, why }));
         self.history.0.len() - 1
@@ -244,7 +247,7 @@ impl Reference {
             }
             return self.wait_again(now, sent.is_modelled(), word, place, cost, at);
         }
-        let is_first = self.first_sent() == Some(at);
+        let (is_first, is_check) = (self.first_sent() == Some(at), self.checked_at() == Some(at));
         if sent.is_modelled() {
             self.gone(attempt);
         }
@@ -281,6 +284,9 @@ impl Reference {
             let admitted = self.history.admitted() - later;
             let (at, excess) = (seconds(decided), seconds(excess));
             self.drain_rate.on_refused(drain_rate::Sample { at, excess, admitted });
+        }
+        if is_check {
+            self.rivals.on_checked(false);
         }
         let closed_until = decided.saturating_add(excess);
         let mut refused = Refused {
