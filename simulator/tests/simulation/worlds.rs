@@ -253,7 +253,7 @@ fn event_streams_are_corrected_as_whole_answers_are() {
 /// it may while a request waits, and the longest time found, in milliseconds.
 const STANDS_OPEN: [(&str, f64); 3] = [
     // The result of an attempt is known after 300 ms, and the next attempts are based on it.
-    ("round-trip-300", 1_300.0),
+    ("round-trip-300", 1_700.0),
     // The same with 2 s. A request that has waited for half of its time is not even sent: it could
     // not spill in time if it were refused.
     ("refusals-2s", 3_700.0),
@@ -315,7 +315,7 @@ fn nothing_new_is_wrong_with_the_gate_where_others_ways_and_pauses_mislead_it() 
         // application, which drops refused requests and does not use them.
         ("neighbour-drops", &[("tokens <= native +0.1", 1.5), ("open <= 500 ms", 2_600.0)]),
         // The result of an attempt is known after 300 ms, and the next attempts are based on it.
-        ("round-trip-300", &[("open <= 750 ms", 1_300.0), ("tokens <= reference -0.7", 0.2)]),
+        ("round-trip-300", &[("open <= 750 ms", 1_700.0), ("tokens <= reference -0.7", 0.2)]),
         ("volleys-x1", &[]),
         // 14 simultaneous requests find an idle PTU, which admits all that arrive before it exceeds
         // 100 %: one large request more or less makes several points.

@@ -68,16 +68,12 @@ impl State {
             if at >= self.early_at + gap {
                 is_below = true;
                 self.early_at = at;
-                if self.network > FAR_ROUND_TRIP {
-                    self.window = (2.0 * self.window).min(MAX_FAR_WINDOW);
-                } else {
-                    self.window = (self.window + 1.0).min(MAX_WINDOW);
-                }
+                self.window = (self.window + 1.0).min(MAX_WINDOW);
             }
         } else if at < self.sendable_at() {
             self.early_at = at;
         } else if !self.is_modelled() && self.first_sent != NEVER && at >= self.silent_since + gap {
-            self.window = (self.window + 1.0).min(MAX_FAR_WINDOW);
+            self.window = (self.window + 1.0).min(MAX_UNMODELLED_WINDOW);
         }
         if self.first_sent == NEVER {
             self.first_sent = at;

@@ -111,16 +111,12 @@ function f.probe(at)
     if at >= s.early_at + gap then
       is_below = true
       s.early_at = at
-      if s.network > FAR_ROUND_TRIP then
-        s.window = min(2 * s.window, MAX_FAR_WINDOW)
-      else
-        s.window = min(s.window + 1, MAX_WINDOW)
-      end
+      s.window = min(s.window + 1, MAX_WINDOW)
     end
   elseif at < f.sendable_at() then
     s.early_at = at
   elseif s.rate == 0 and s.first_sent ~= NEVER and at >= s.silent_since + gap then
-    s.window = min(s.window + 1, MAX_FAR_WINDOW)
+    s.window = min(s.window + 1, MAX_UNMODELLED_WINDOW)
   end
   if s.first_sent == NEVER then s.first_sent = at end
   s.last_sent = at

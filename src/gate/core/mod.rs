@@ -228,20 +228,18 @@
 //! | `MIN_CHECK_S` | s | 0.1 | noise | max4000: spilled -0.3 |
 //! | `MAX_CHECK_S` | s | 0.3 | nb-drop: spilled -0.9, attempts 1.33, open 1.1; pause1: open 0.3 | nb-drop: spilled -0.6 |
 //! | `CHECK_AND_TRIP_S` | s | 0.35 | nb-drop: spilled -0.9, attempts 1.34; const5: attempts 1.41 | none |
-//! | `MIN_FAR_CHECK_S` | s | 0.05 | none | none |
 //! | `MAX_HINT_UNCHECKED_NS` | time | 360 * MILLISECOND | trace07: spilled +0.3, attempts 1.60; unstated: spilled -1.5, mean 752; small: attempts 1.83 | unstated: spilled +5.6, open 0.9; max4000: open 0.8; small: attempts 1.36, open 0.6 |
 //! | `BYPASS_AFTER_NS` | time | 900 * MILLISECOND | noise | none |
 //! | `EXPLAINED_SHARE` | share | 0.1 | unstated: mean 1495, attempts 3.51, p50 471 | noise |
 //! | `EXPLAINED_S` | s | 0.05 | unstated: mean 1468, attempts 3.55, p50 541 | nb-drop: open 1.7; unstated: mean 1415, p50 498 |
-//! | `FAR_ROUND_TRIP_NS` | time | SECOND / 10 | none | none |
 //! | `MAX_WINDOW` | requests | 1_000 | none | none |
-//! | `MAX_FAR_WINDOW` | requests | 64 | none | none |
+//! | `MAX_UNMODELLED_WINDOW` | requests | 64 | none | none |
 //! | **`queue.rs`** | | | | |
 //! | `MAX_ASKS_PER_WINDOW` | requests | 8 | pause1: spilled +7.8, mean 327, attempts 2.23, open 0.4; unstated: spilled +2.5, mean 938, attempts 2.85, open 1.0, p50 1454 | noise |
 //! | `ASK_WINDOW_NS` | time | 4 * SECOND | noise | none |
 //! | `MAX_QUEUE_WALKED` | requests | 64 | noise | noise |
 //! | **`round_trip.rs`** | | | | |
-//! | `MAX_NETWORK_NS` | time | 400 * MILLISECOND | none | none |
+//! | `MAX_NETWORK_NS` | time | 100 * MILLISECOND | none | none |
 //! | `NETWORK_GROWTH_DIVISOR` | 1 / n | 16 | unstated: mean 1447, p50 435; nb-drop: spilled -0.5 | unstated: mean 1408, p50 553; nb-drop: open 0.9 |
 //! | `USUAL_DIVISOR` | 1 / n | 16 | max4000: spilled -0.3 | noise |
 //! | `LONGEST_DECAY_DIVISOR` | 1 / n | 512 | none | none |

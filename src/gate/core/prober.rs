@@ -1,6 +1,6 @@
 //! When the next attempt is made: by the model, or to check the model.
 
-use super::time::{MILLISECOND, NEVER, Nanos, SECOND, from_seconds, seconds};
+use super::time::{MILLISECOND, NEVER, Nanos, from_seconds, seconds};
 
 /// Decides when the next attempt is made, so that the PTU is never open for half a second while
 /// requests wait for it.
@@ -114,11 +114,7 @@ impl Prober {
             Some(at) if now >= at + gap => {
                 is_below = true;
                 self.early_at = Some(now);
-                self.window = if pace.round_trip > FAR_ROUND_TRIP_NS {
-                    (2 * self.window).min(MAX_FAR_WINDOW)
-                } else {
-                    (self.window + 1).min(MAX_WINDOW)
-                };
+                self.window = (self.window + 1).min(MAX_WINDOW);
             }
             Some(_) => {}
             None if now < pace.sendable_at => self.early_at = Some(now),
@@ -126,7 +122,7 @@ impl Prober {
                 && self.first_sent.is_some()
                 && now >= self.silent_since + gap =>
             {
-                self.window = (self.window + 1).min(MAX_FAR_WINDOW);
+                self.window = (self.window + 1).min(MAX_UNMODELLED_WINDOW);
             }
             None => {}
         }
@@ -230,7 +226,7 @@ impl Prober {
             return self.closed_until.saturating_add(check);
         }
         let open = (CHECK_FILLS * self.fill).clamp(MIN_CHECK_S, MAX_CHECK_S);
-        let open = open.min((CHECK_AND_TRIP_S - seconds(pace.round_trip)).max(MIN_FAR_CHECK_S));
+        let open = open.min(CHECK_AND_TRIP_S - seconds(pace.round_trip));
         let check = self.closed_until.saturating_add(from_seconds(open));
         check.min(self.refused_at.saturating_add(MAX_HINT_UNCHECKED_NS))
     }
@@ -249,7 +245,6 @@ pub(super) const MIN_CHECK_S: f64 = 0.1;
 pub(super) const MAX_CHECK_S: f64 = 0.3;
 /// Over a distant network it is made sooner, since its silence takes longer to prove anything.
 pub(super) const CHECK_AND_TRIP_S: f64 = 0.35;
-pub(super) const MIN_FAR_CHECK_S: f64 = 0.05;
 /// Its latest time after a refusal, however long the hint: an answer that ends gives back what the
 /// service had charged for it in advance, and no hint includes that. With half a round trip it leaves
 /// a tenth of a second of the half second that the PTU may be open.
@@ -260,11 +255,9 @@ pub(super) const BYPASS_AFTER_NS: Nanos = 900 * MILLISECOND;
 /// seconds.
 pub(super) const EXPLAINED_SHARE: f64 = 0.1;
 pub(super) const EXPLAINED_S: f64 = 0.05;
-/// A longer round trip counts as distant: silence comes so late that the attempts double each time.
-pub(super) const FAR_ROUND_TRIP_NS: Nanos = SECOND / 10;
-/// Most attempts in the time of one silence: nearby; and at a distance, or without a model.
+/// Most attempts in the time of one silence: with a model, and without.
 pub(super) const MAX_WINDOW: u32 = 1_000;
-pub(super) const MAX_FAR_WINDOW: u32 = 64;
+pub(super) const MAX_UNMODELLED_WINDOW: u32 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -311,8 +304,8 @@ mod tests {
         let mut large = Prober::new();
         large.on_refused(&PtuRefusal { fill: 0.006, ..refusal(15 * MS, 0, 4 * MS, Some(0.0)) });
         assert_eq!(large.next_attempt_at(&pace()), 104 * MS);
-        let far = Pace { round_trip: 300 * MS, silence: 450 * MS, ..pace() };
-        assert_eq!(refused(40 * MS).next_attempt_at(&far), 90 * MS);
+        let far = Pace { round_trip: 100 * MS, silence: 150 * MS, ..pace() };
+        assert!((refused(40 * MS).next_attempt_at(&far) - 290 * MS).abs() < MS);
     }
 
     #[test]

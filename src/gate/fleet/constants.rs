@@ -103,7 +103,6 @@ const ALONE: &[&str] = &[
     // Checks that come sooner.
     "CHECK_FILLS",
     "MAX_CHECK_S",
-    "MIN_FAR_CHECK_S",
     "MAX_HINT_UNCHECKED_NS",
 ];
 

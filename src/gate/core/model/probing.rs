@@ -7,9 +7,8 @@ use super::{
 use crate::gate::core::{
     Nanos,
     prober::{
-        BYPASS_AFTER_NS, CHECK_AND_TRIP_S, CHECK_FILLS, EXPLAINED_S, EXPLAINED_SHARE,
-        FAR_ROUND_TRIP_NS, MAX_CHECK_S, MAX_FAR_WINDOW, MAX_HINT_UNCHECKED_NS, MAX_WINDOW,
-        MIN_CHECK_S, MIN_FAR_CHECK_S,
+        BYPASS_AFTER_NS, CHECK_AND_TRIP_S, CHECK_FILLS, EXPLAINED_S, EXPLAINED_SHARE, MAX_CHECK_S,
+        MAX_HINT_UNCHECKED_NS, MAX_UNMODELLED_WINDOW, MAX_WINDOW, MIN_CHECK_S,
     },
     time::{NEVER, from_seconds, seconds},
 };
@@ -86,11 +85,9 @@ impl Reference {
     /// How many attempts are made in the time of one silence: more, the more were silent since the
     /// last refusal.
     fn window(&self) -> Nanos {
-        let is_far = self.round_trip.network() > FAR_ROUND_TRIP_NS;
         let window = self.attempts().fold(1, |window, sent| match sent.why {
-            SentBecause::Silence { .. } if is_far => (2 * window).min(MAX_FAR_WINDOW),
             SentBecause::Silence { .. } => (window + 1).min(MAX_WINDOW),
-            SentBecause::Another => (window + 1).min(MAX_FAR_WINDOW),
+            SentBecause::Another => (window + 1).min(MAX_UNMODELLED_WINDOW),
             _ => window,
         });
         Nanos::from(window)
@@ -144,7 +141,7 @@ impl Reference {
         }
         let fill = self.history.since_refusal().0.map_or(0.0, |last| last.fill);
         let near = (CHECK_FILLS * fill).clamp(MIN_CHECK_S, MAX_CHECK_S);
-        let far = (CHECK_AND_TRIP_S - seconds(self.round_trip.network())).max(MIN_FAR_CHECK_S);
+        let far = CHECK_AND_TRIP_S - seconds(self.round_trip.network());
         let check = closed_until.saturating_add(from_seconds(near.min(far)));
         let refused_at = self.history.since_refusal().0.map_or(NEVER, |last| last.decided);
         check.min(refused_at.saturating_add(MAX_HINT_UNCHECKED_NS))
