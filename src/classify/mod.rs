@@ -67,6 +67,7 @@ pub use self::{
 };
 pub(crate) use self::{
     native_spillover::{NativeSpillover, RefusedSpill, RefusedSpills},
+    number::Digits,
     refusal::Scope,
     rules::Rules,
     should_retry::should_retry,

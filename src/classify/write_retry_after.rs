@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
-use super::{Hint, names};
+use super::{Digits, Hint, names};
 
 /// Makes `wait` the hint of `headers`, whatever they said before.
 ///
@@ -30,7 +30,7 @@ pub(crate) fn write_wait(headers: &mut HeaderMap, wait: Duration) -> Hint {
     let ms = wait.as_nanos().div_ceil(NANOS_IN_MS);
     let ms = u64::try_from(ms).unwrap_or(u64::MAX);
     let hint = Hint::from_wait(Duration::from_millis(ms));
-    let ms = HeaderValue::from(ms);
+    let ms = Digits::of(ms).value();
     let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
 
     headers.remove(&names::X_MS_RETRY_AFTER_MS);
@@ -44,7 +44,7 @@ pub(crate) fn write_wait(headers: &mut HeaderMap, wait: Duration) -> Hint {
         headers.insert(&names::GRPC_RETRY_PUSHBACK_MS, ms.clone());
     }
     headers.insert(&names::RETRY_AFTER_MS, ms);
-    headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    headers.insert(RETRY_AFTER, Digits::of(seconds).value());
     hint
 }
 

@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::{
     BackendPool, ResponseBody,
     backend::TriedSet,
+    classify::Digits,
     cooldown::{Load, NextOpen},
 };
 
@@ -34,7 +35,7 @@ impl ClosedPool<'_> {
         let headers = response.headers_mut();
         headers.reserve(5);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_LENGTH, text.len().into());
+        headers.insert(header::CONTENT_LENGTH, Digits::of(text.len() as u64).value());
         response
     }
 
@@ -81,33 +82,6 @@ fn push<const N: usize>(body: &mut String, texts: [&str; N]) {
     texts.into_iter().for_each(|text| body.push_str(text));
 }
 
-/// A number in decimal. `write!` takes ten times as many instructions, and a pool that is closed
-/// writes several for every request.
-struct Digits {
-    digits: [u8; MAX_DIGITS],
-    start: usize,
-}
-
-impl Digits {
-    fn of(mut number: u64) -> Self {
-        let (mut digits, mut start) = ([0; MAX_DIGITS], MAX_DIGITS);
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return Self { digits, start };
-            }
-        }
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.digits[self.start..]).expect("digits are ASCII")
-    }
-}
-
-/// Those of `u64::MAX`.
-const MAX_DIGITS: usize = 20;
 /// What the body takes without the backends.
 const FRAME_BYTES: usize = 160;
 /// What it takes for one, if its name is of usual length.
@@ -116,15 +90,3 @@ const NAMED_BYTES: usize = 64;
 /// The most backends that are named: a pool may be large, and the body is written for every request
 /// that it refuses.
 const MAX_NAMED_BACKENDS: usize = 8;
-
-#[cfg(test)]
-mod tests {
-    use super::Digits;
-
-    #[test]
-    fn a_number_is_written_in_decimal() {
-        for number in [0, 7, 10, 60_000, 1_234_567_890, u64::MAX] {
-            assert_eq!(Digits::of(number).text(), number.to_string());
-        }
-    }
-}
