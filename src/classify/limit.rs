@@ -27,6 +27,12 @@ pub(super) enum Stock {
 }
 
 impl Limit {
+    /// Whether `headers` may say anything about limits.
+    pub(crate) fn is_in(headers: &HeaderMap) -> bool {
+        let starts = ["x-ratelimit-", "x-rate-limit-", "policy-id"];
+        headers.keys().any(|name| starts.iter().any(|start| name.as_str().starts_with(start)))
+    }
+
     /// The limit that the service names as the reason, in `x-ratelimit-type` or `policy-id`.
     pub(crate) fn named(headers: &HeaderMap) -> Option<Self> {
         let by_type = both_spellings(headers, &names::RATELIMIT_TYPE).find_map(Self::called);

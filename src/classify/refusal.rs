@@ -238,7 +238,10 @@ impl Refusal {
             return false;
         }
         let in_words = known.and_then(|refusal| refusal.limit);
-        match Limit::named(headers).or(in_words).or_else(|| Limit::spent(headers)) {
+        // Looking up each of a dozen names takes longer than looking at all that there are.
+        let by_head = Limit::is_in(headers).then_some(headers);
+        let named = by_head.and_then(Limit::named);
+        match named.or(in_words).or_else(|| by_head.and_then(Limit::spent)) {
             Some(limit) => limit == Limit::Tokens,
             None => {
                 hint.is_beyond_windows() && !headers.contains_key(&names::GRPC_RETRY_PUSHBACK_MS)
