@@ -99,8 +99,9 @@ impl BackendPool {
             }
         }
         let shares: Vec<_> = backends.iter().map(|b| (b.priority, b.weight)).collect();
-        let members: Box<[PreparedBackend]> =
+        let mut members: Box<[PreparedBackend]> =
             backends.into_iter().map(PreparedBackend::new).collect::<Result<_, _>>()?;
+        PreparedBackend::share_paths(&mut members);
         let resident = |m: &PreparedBackend| (Arc::clone(m.name()), Arc::clone(m.resource()));
         Ok(Self {
             shared: Arc::new(PoolShared {

@@ -1,6 +1,6 @@
 //! A prepared backend: turns a request into one for its resource, and for no other.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Request, Version, header};
 
@@ -9,7 +9,7 @@ use super::super::{
     credential::{Credential, Kind},
     field,
     resource::resource,
-    rewrite::{self, BackendTarget, Deployment, Paths, RequestReading, Unnameable},
+    rewrite::{self, BackendTarget, Deployment, KnownPaths, Paths, RequestReading, Unnameable},
     token::{AccessToken, TokenFuture},
 };
 use super::{origin, own_headers::OwnHeaders};
@@ -30,6 +30,8 @@ pub(crate) struct PreparedBackend {
     /// Identifies it in hashes, equally in every process.
     seed: u64,
     target: BackendTarget,
+    /// Shared by all backends of the pool whose targets agree.
+    known_paths: Arc<KnownPaths>,
     headers: OwnHeaders,
     rules: Rules,
 }
@@ -69,11 +71,21 @@ impl PreparedBackend {
             resource: resource(target.authority.as_str(), &target.base),
             seed: fnv1a([name.as_bytes()]),
             target,
+            known_paths: Arc::default(),
             rules: backend.rules.unwrap_or_else(rules),
             region: backend.region,
             quota: backend.quota,
             name,
         })
+    }
+
+    /// Has `backends` remember together what paths become, where it is the same for several.
+    pub(super) fn share_paths(backends: &mut [Self]) {
+        let mut shared = HashMap::new();
+        for backend in backends {
+            let known = shared.entry(backend.target.of_paths());
+            backend.known_paths = Arc::clone(known.or_default());
+        }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -140,7 +152,7 @@ impl PreparedBackend {
         reading: &mut RequestReading,
     ) -> Result<(), Unnameable> {
         let spillover = self.spillover_of_caller(request);
-        rewrite::rewrite_request(request, &self.target, reading)?;
+        rewrite::rewrite_request(request, &self.target, &self.known_paths, reading)?;
         // The HTTP version of the incoming request does not apply to the outgoing one, and hyper-util
         // refuses to send an HTTP/2 request over HTTP/1.1.
         *request.version_mut() = Version::default();

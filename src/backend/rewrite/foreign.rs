@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
     use crate::backend::rewrite::{
-        Paths, parse_endpoint, query::CALLER_KEYS_AND_VERSION, rewrite_request,
+        KnownPaths, Paths, parse_endpoint, query::CALLER_KEYS_AND_VERSION, rewrite_request,
     };
 
     fn target(base: &str, deployment: Option<&str>) -> BackendTarget {
@@ -108,7 +108,8 @@ mod tests {
         let request = Request::builder().method(Method::POST).uri(path);
         let request = request.header(header::CONTENT_LENGTH, body.len());
         let mut request = request.body(Full::<Bytes>::from(body)).unwrap();
-        rewrite_request(&mut request, to, &mut RequestReading::default()).expect("in memory");
+        rewrite_request(&mut request, to, &KnownPaths::default(), &mut RequestReading::default())
+            .expect("in memory");
         let (uri, length) =
             (request.uri().to_string(), request.headers()["content-length"].clone());
         let body = request.into_body().into_inner().unwrap_or_default();

@@ -4,6 +4,7 @@ mod body;
 mod deployment;
 mod endpoint;
 mod foreign;
+mod known_paths;
 mod model;
 mod multipart;
 mod naming;
@@ -16,6 +17,7 @@ pub(crate) use self::{
     body::{RequestReading, Unnameable, rewrite_model},
     deployment::Deployment,
     endpoint::parse_endpoint,
+    known_paths::KnownPaths,
     query::{CALLER_KEYS_AND_VERSION, VERSION},
     service_tier::ask_for_default_tier,
     uri::{BackendTarget, Paths, rewrite_deployment, rewrite_request},

@@ -1,5 +1,7 @@
 //! Moves a request's URI to a backend: authority, base path, deployment, query.
 
+use std::{hash::Hash, sync::Arc};
+
 use bytes::Bytes;
 use http::{
     Request, Uri,
@@ -8,9 +10,10 @@ use http::{
 
 use super::{
     RequestReading, Unnameable,
-    body::rewrite_model,
+    body::{rename_model, rewrite_model},
     deployment::Deployment,
     foreign,
+    known_paths::KnownPaths,
     query::{QueryEdit, QueryModel},
 };
 use crate::{TryCloneBody, azure::ApiPath};
@@ -34,7 +37,7 @@ pub(crate) struct BackendTarget {
 }
 
 /// The paths that follow the base of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Paths {
     /// `/openai/deployments/{deployment}/{operation}` and `/openai/v1/{operation}`.
     Azure,
@@ -43,21 +46,32 @@ pub(crate) enum Paths {
 }
 
 /// Readdresses `request` to a target: its URI and, if the body's `model` names the deployment, the
-/// body. `reading` caches the findings of an earlier attempt.
+/// body. `reading` caches the findings of an earlier attempt, `known` those of earlier requests.
 pub(crate) fn rewrite_request<B: TryCloneBody>(
     request: &mut Request<B>,
     target: &BackendTarget,
+    known: &KnownPaths,
     reading: &mut RequestReading,
 ) -> Result<(), Unnameable> {
-    let uri = if let Some(given) = target.keeps(request.uri()) {
-        target.at(given.clone())
-    } else if target.paths == Paths::OpenAi {
+    if let Some(known) = known.find(request.uri()) {
+        if let Some(deployment) = &target.deployment
+            && known.names_model_in_body
+        {
+            rename_model(request, reading, deployment)?;
+        }
+        *request.uri_mut() = target.at(known.rewritten.clone());
+        return Ok(());
+    }
+    let uri = if target.paths == Paths::OpenAi {
         foreign::rewrite(request, target, reading)?
     } else {
         if let Some(deployment) = &target.deployment {
             rewrite_model(request, reading, deployment)?;
         }
-        move_uri(request.uri(), reading.path(request.uri()), target)
+        let read = reading.path(request.uri());
+        let uri = move_uri(request.uri(), read, target);
+        known.learn(request, read, &uri);
+        uri
     };
     *request.uri_mut() = uri;
     Ok(())
@@ -71,13 +85,10 @@ pub(crate) fn rewrite_request<B: TryCloneBody>(
 /// caller's path and query. An unchanged path and query is shared, not copied.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn rewrite_uri(original: &Uri, target: &BackendTarget) -> Uri {
-    match target.keeps(original) {
-        Some(given) => target.at(given.clone()),
-        None => move_uri(original, &ApiPath::of(original.path()), target),
-    }
+    move_uri(original, &ApiPath::of(original.path()), target)
 }
 
-/// `rewrite_uri` for a URI that changes, whose path is `read`.
+/// `rewrite_uri` for a URI whose path is `read`.
 fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
     let path = match original.path() {
         // Asterisk form, and authority form or an absolute form without a path (RFC 9112,
@@ -121,18 +132,10 @@ fn move_uri(original: &Uri, read: &ApiPath, target: &BackendTarget) -> Uri {
 }
 
 impl BackendTarget {
-    /// The path and query of a request if this target visibly changes neither.
-    fn keeps<'a>(&self, original: &'a Uri) -> Option<&'a PathAndQuery> {
-        let moves = !self.base.is_empty()
-            || self.deployment.is_some()
-            || self.api_version.is_some()
-            || self.paths == Paths::OpenAi;
-        let edit = QueryEdit { version: None, dropped: self.dropped, model: None };
-        original.path_and_query().filter(|given| {
-            !moves
-                && given.path().starts_with("/openai/")
-                && !given.query().is_some_and(|query| edit.changes(query))
-        })
+    /// What of it decides a path and query.
+    pub(crate) fn of_paths(&self) -> impl Eq + Hash + use<> {
+        let deployment = self.deployment.as_ref().map(|deployment| Arc::clone(deployment.name()));
+        (self.base.clone(), deployment, self.api_version.clone(), self.dropped, self.paths)
     }
 
     pub(super) fn at(&self, path_and_query: PathAndQuery) -> Uri {
