@@ -13,6 +13,13 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// The time from `start` to `end`, zero if that is earlier. Most requests are sent in the instant in
+/// which they arrive, which needs no arithmetic.
+#[inline]
+pub(crate) fn between(start: Instant, end: Instant) -> Duration {
+    if start == end { Duration::ZERO } else { end.saturating_duration_since(start) }
+}
+
 /// The wall clock. Only an HTTP-date and the end of an access token are compared with it.
 #[expect(clippy::disallowed_methods, reason = "the one wall clock read")]
 pub(crate) fn wall() -> SystemTime {

@@ -2,7 +2,10 @@
 
 mod names;
 
-use std::mem;
+use std::{
+    mem,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
 use bytes::Bytes;
 use http::{
@@ -49,6 +52,15 @@ pub(crate) enum PackedHeaders {
     Shared(Bytes),
 }
 
+/// Whether the requests of a layer are usually sent again, which decides how they are copied.
+///
+/// A clone of the map takes longer than its text, but can be sent as it is, which pays where most
+/// requests are sent again: while a service refuses most of them. Like a processor predicts a branch, a
+/// counter between zero and three goes up by one for a request that is sent again, and down by one for
+/// another; in its upper half it expects the former.
+#[derive(Debug, Default)]
+pub(crate) struct Resends(AtomicU8);
+
 impl<B: TryCloneBody> SavedRequest<B> {
     /// A copy of `request` if it `may_be_resent`; nothing if its body cannot be sent twice.
     pub(crate) fn copy_if(may_be_resent: bool, request: &Request<B>) -> Self {
@@ -58,9 +70,16 @@ impl<B: TryCloneBody> SavedRequest<B> {
 
     /// A copy of `request` if it `may_be_resent` and its body can be sent twice; otherwise what is
     /// needed to determine what a refusal of it is about.
-    pub(crate) fn copy_or_outline(may_be_resent: bool, request: &Request<B>) -> Self {
+    pub(crate) fn copy_or_outline(
+        may_be_resent: bool,
+        request: &Request<B>,
+        resends: &Resends,
+    ) -> Self {
         if may_be_resent && let Some(body) = request.body().try_clone() {
-            return Self::copy(request, body, None);
+            return match resends.are_usual() {
+                true => Self::Whole(clone_with(request, body), None),
+                false => Self::copy(request, body, None),
+            };
         }
         Self::outline(request)
     }
@@ -195,9 +214,7 @@ impl<B: TryCloneBody> Load for SavedRequest<B> {
 
 impl PackedHeaders {
     fn of(headers: &HeaderMap) -> Self {
-        let values: usize = headers.values().map(HeaderValue::len).sum();
-        let lines = values + headers.len() * (PREFIX_BYTES + NAME_BYTES);
-        let mut text = Vec::with_capacity(PREFIX_BYTES + lines);
+        let mut text = Vec::with_capacity(PREFIX_BYTES + headers.len() * LINE_BYTES);
         text.extend_from_slice(&(headers.len() as u64).to_ne_bytes());
         for (name, value) in headers {
             let (name, value, is_sensitive) =
@@ -247,22 +264,57 @@ fn prefix(text: &[u8]) -> (u64, &[u8]) {
 #[inline]
 #[cfg(feature = "retry")]
 pub(crate) fn try_clone<B: TryCloneBody>(request: &Request<B>) -> Option<Request<B>> {
-    let mut clone = Request::new(request.body().try_clone()?);
+    Some(clone_with(request, request.body().try_clone()?))
+}
+
+/// A request with this `body` and otherwise like `request`.
+#[inline]
+fn clone_with<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut clone = Request::new(body);
     *clone.method_mut() = request.method().clone();
     *clone.uri_mut() = request.uri().clone();
     *clone.version_mut() = request.version();
     *clone.headers_mut() = request.headers().clone();
     *clone.extensions_mut() = request.extensions().clone();
-    Some(clone)
+    clone
 }
+
+impl Resends {
+    #[inline]
+    fn are_usual(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > MOST_RESENDS / 2
+    }
+
+    /// A request that was copied `is_sent` again, or was answered at once.
+    #[inline]
+    pub(crate) fn note(&self, is_sent: bool) {
+        let now = self.0.load(Ordering::Relaxed);
+        let next = if is_sent { MOST_RESENDS.min(now + 1) } else { now.saturating_sub(1) };
+        // A store would invalidate the cache line of every reader. One that is lost to another thread
+        // does no harm.
+        if next != now {
+            self.0.store(next, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Of a layer with other settings.
+impl Clone for Resends {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+const MOST_RESENDS: u8 = 3;
 
 /// The prefix of all lines: how many there are. And that of each: the length of its value, that of its name, which is under 64 KiB (`http`
 /// ensures that), and whether it is sensitive.
 const PREFIX_BYTES: usize = size_of::<u64>();
 const NAME_BYTES_BITS: u32 = 16;
 
-/// Capacity reserved per name; few are longer, and if most are, the text grows.
-const NAME_BYTES: usize = 32;
+/// Capacity reserved per line. Few take more; if most do, the text grows, which costs less than adding
+/// up the lengths of all.
+const LINE_BYTES: usize = PREFIX_BYTES + 64;
 
 #[cfg(test)]
 mod tests {
@@ -292,14 +344,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_comes_back_as_it_was(lines in prop::collection::vec(line(), 0..30)) {
+        fn a_request_comes_back_as_it_was(
+            lines in prop::collection::vec(line(), 0..30),
+            is_cloned in any::<bool>(),
+        ) {
             let mut request = Request::put("/a?b").body(Full::<Bytes>::from("c")).expect("valid");
             *request.version_mut() = Version::HTTP_2;
             request.extensions_mut().insert(5_u8);
             lines.into_iter().for_each(|(name, value)| {
                 request.headers_mut().append(name, value);
             });
-            let mut saved = SavedRequest::copy_if(true, &request);
+            let resends = Resends::default();
+            (0..MOST_RESENDS).for_each(|_| resends.note(is_cloned));
+            let mut saved = SavedRequest::copy_or_outline(true, &request, &resends);
+            prop_assert_eq!(matches!(saved, SavedRequest::Whole(..)), is_cloned);
             // The first is restored from the text, and so is the second, which is sent last.
             for may_be_resent in [true, false] {
                 let copy = saved.take_for_attempt(may_be_resent);
@@ -325,6 +383,21 @@ mod tests {
             let sent = saved.take_for_attempt(may_be_resent).expect("a copy");
             assert_eq!(sent.headers()["a"], "2");
         }
+    }
+
+    #[test]
+    fn resends_are_usual_once_two_thirds_of_the_requests_are_sent_again() {
+        let usual = |of_three| {
+            let resends = Resends::default();
+            let mut usual = 0;
+            for number in 0..300 {
+                usual += u32::from(resends.are_usual());
+                resends.note(number % 3 < of_three);
+            }
+            usual
+        };
+        assert_eq!((usual(0), usual(1)), (0, 0));
+        assert!(usual(2) > 150 && usual(3) > 290);
     }
 
     #[test]

@@ -2,12 +2,21 @@
 
 mod why;
 
-use std::{fmt, iter, slice, sync::Arc, time::Duration};
+use std::{
+    fmt, iter,
+    ops::{Deref, DerefMut},
+    slice,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Response, StatusCode};
 
 pub use self::why::{TimeAndLimit, Why};
-use crate::classify::{Hint, Outcome, Reason, Refusal, utilization};
+use crate::{
+    classify::{Hint, Outcome, Reason, Refusal, utilization},
+    cooldown::Traffic,
+};
 
 /// The account of one request: the backend that answered, every attempt before, and the time spent
 /// waiting. Each layer of this crate leaves it in the extensions of its response, where outer layers
@@ -44,6 +53,8 @@ pub struct Served {
     late: Option<Late>,
     as_default: bool,
     gate_alone: bool,
+    /// The kind of traffic of the request, if a refusal was about that.
+    traffic: Option<Traffic>,
 }
 
 /// The result of a second attempt at a request whose first token was late; see
@@ -182,13 +193,13 @@ impl Served {
         response.extensions().get::<Self>().is_some()
     }
 
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             first: None,
             rest: Vec::new(),
             before: 0,
             own: false,
-            waited: Nanos::default(),
+            waited: Nanos(0),
             spilled: false,
             spilled_by_azure: false,
             replayable: true,
@@ -199,6 +210,7 @@ impl Served {
             late: None,
             as_default: false,
             gate_alone: false,
+            traffic: None,
         }
     }
 
@@ -264,6 +276,17 @@ impl Served {
         self.as_default = true;
     }
 
+    pub(crate) fn set_traffic(&mut self, traffic: Traffic) {
+        self.traffic = Some(traffic);
+    }
+
+    /// The kind of traffic of the request that was refused with `response`, if an inner layer has read
+    /// it. Not that of a request which it has changed.
+    pub(crate) fn traffic_of<R>(response: &Response<R>) -> Option<Traffic> {
+        let served = response.extensions().get::<Self>()?;
+        served.traffic.filter(|_| !served.as_default)
+    }
+
     /// Whether any attempt was refused for rate or capacity.
     pub(crate) fn is_throttled(&self) -> bool {
         self.attempts().any(|attempt| matches!(attempt.outcome, Outcome::Throttled(_)))
@@ -291,6 +314,14 @@ impl Served {
         self.late = self.late.or(inner.late);
         self.as_default |= inner.as_default;
         self.gate_alone |= inner.gate_alone;
+    }
+
+    /// The same, after what this layer found was written.
+    #[cold]
+    pub(crate) fn adopt_under(&mut self, inner: &Self) {
+        let by_azure = self.spilled_by_azure;
+        self.adopt(inner);
+        self.spilled_by_azure |= by_azure;
     }
 
     /// The account of a request that was sent twice. This one is that of the sending whose answer the
@@ -357,6 +388,39 @@ impl Served {
             attempt.at = attempt.at.plus(offset);
             self.push(attempt);
         }
+    }
+}
+
+/// The account that a layer keeps of a request. Before anything has happened there is nothing in it
+/// that would have to be written or moved.
+#[derive(Debug, Default)]
+pub(crate) struct Account(Option<Served>);
+
+impl Account {
+    /// Whether nothing has happened yet.
+    pub(crate) const fn is_untouched(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn take(&mut self) -> Served {
+        self.0.take().unwrap_or_else(Served::new)
+    }
+}
+
+impl Deref for Account {
+    type Target = Served;
+
+    #[inline]
+    fn deref(&self) -> &Served {
+        static NOTHING: Served = Served::new();
+        self.0.as_ref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Account {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Served {
+        self.0.get_or_insert_with(Served::new)
     }
 }
 

@@ -76,11 +76,12 @@ where
             return Self::recalling(service, recall, request, now);
         }
         let routing = config.routing.route(&config.pool, &mut request, now);
-        let mut session = Session::new(config, request.extensions(), routing, now, random::draw());
+        let mut session = Session::new(config, routing, now, random::draw());
+        session.heed(request.extensions());
         let is_open = session.choose(now, &request) || session.go_on_as_default(now, &mut request);
         let (state, request) = if is_open && session.has_token() {
             let may_be_resent = session.may_be_sent_again(X::FINDS_KINDS, &request);
-            let copy = SavedRequest::copy_or_outline(may_be_resent, &request);
+            let copy = SavedRequest::copy_or_outline(may_be_resent, &request, session.resends());
             match session.address(&mut request) {
                 Ok(()) => (State::Attempting { attempt: inner.call(request) }, copy),
                 Err(Unnameable) => {
@@ -113,7 +114,8 @@ where
         now: Instant,
     ) -> Self {
         let config = Arc::clone(&service.config);
-        let session = Session::new(config, request.extensions(), None, now, random::draw());
+        let mut session = Session::new(config, None, now, random::draw());
+        session.heed(request.extensions());
         Self {
             state: State::Recalling { recall },
             inner: service.inner.clone(),
@@ -201,6 +203,7 @@ where
                             return Poll::Ready(Err(error));
                         }
                         let Some(now) = session.closed_meanwhile(&*this.request) else {
+                            session.note_resend();
                             let may_be_resent =
                                 session.may_be_sent_again(X::FINDS_KINDS, &*this.request);
                             let request = this.request.take_or_outline(may_be_resent);

@@ -10,6 +10,7 @@ use crate::{
     BackendPool, Sticky,
     events::{EventSink, Events},
     policy::{CooldownPolicy, MoveOn, ReturnErrors},
+    request_copy::Resends,
     sticky::{CacheAffinity, Residents, RoutingConfig, StickyTier},
 };
 
@@ -155,6 +156,7 @@ pub(super) struct RotateConfig {
     pub(super) routing: RoutingConfig,
     pub(super) flex_as_default: bool,
     pub(super) events: Events,
+    pub(super) resends: Resends,
 }
 
 impl RegionRotateLayer {
@@ -171,6 +173,7 @@ impl RegionRotateLayer {
                 routing: RoutingConfig::default(),
                 flex_as_default: false,
                 events: Events::default(),
+                resends: Resends::default(),
             }),
             classify_error: ReturnErrors,
         }

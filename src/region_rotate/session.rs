@@ -33,6 +33,8 @@ use crate::{
     cooldown::{ClosedUntil, Cooldowns, Failure, Load, Traffic, Watch},
     events::Source,
     policy::{AfterClose, ClassifyError, SentAgain},
+    request_copy::Resends,
+    served::Account,
     sticky::Routing,
     twin::Twin,
 };
@@ -60,7 +62,7 @@ pub(super) struct Session {
     /// Set when an outer gate admitted this request: its estimate overrides our cooldowns.
     is_admitted: bool,
     /// The attempts so far, without the current one.
-    served: Served,
+    served: Account,
     /// Where the request belongs, if that matters.
     routing: Option<Box<Routing>>,
     /// Reports the usage of the answer to its subscribers.
@@ -121,15 +123,13 @@ impl ColdState {
 }
 
 impl Session {
-    #[inline]
     pub(super) fn new(
         config: Arc<RotateConfig>,
-        overrides: &Extensions,
         routing: Option<Box<Routing>>,
         now: Instant,
         draw: u64,
     ) -> Self {
-        let mut session = Self {
+        Self {
             config,
             draw,
             arrival: now,
@@ -141,17 +141,24 @@ impl Session {
             is_over: false,
             reading: RequestReading::default(),
             load: LoadReading::default(),
-            is_admitted: overrides.get::<Admitted>().is_some(),
-            served: Served::new(),
+            is_admitted: false,
+            served: Account::default(),
             routing,
             observer: None,
             cold: None,
-        };
-        if let Some(budget) = overrides.get() {
-            session.count_attempts(budget, overrides);
         }
-        session.leave_out(overrides);
-        session
+    }
+
+    /// Reads what outer layers left in the request's extensions.
+    pub(super) fn heed(&mut self, overrides: &Extensions) {
+        if overrides.is_empty() {
+            return;
+        }
+        self.is_admitted = overrides.get::<Admitted>().is_some();
+        if let Some(budget) = overrides.get() {
+            self.count_attempts(budget, overrides);
+        }
+        self.leave_out(overrides);
     }
 
     /// Finds where `request` belongs, if that was not known when it arrived.
@@ -249,7 +256,9 @@ impl Session {
     ) -> Result<(), Unnameable> {
         let token = self.token.as_ref().and_then(TokenFuture::get_ready).cloned();
         self.config.pool.member(self.backend).address(request, token, &mut self.reading)?;
-        if let Some(sinks) = UsageSinks::take(request.extensions_mut()) {
+        if !request.extensions().is_empty()
+            && let Some(sinks) = UsageSinks::take(request.extensions_mut())
+        {
             // The request's copy has them too, so an earlier attempt may have created the observer.
             self.observer.get_or_insert_with(|| Box::new(Observer::new(Some(sinks))));
         }
@@ -259,6 +268,17 @@ impl Session {
         }
         self.is_sent = true;
         Ok(())
+    }
+
+    pub(super) fn resends(&self) -> &Resends {
+        &self.config.resends
+    }
+
+    /// The request is about to be sent, perhaps again.
+    pub(super) fn note_resend(&self) {
+        if self.served.attempts().len() == 1 {
+            self.config.resends.note(true);
+        }
     }
 
     /// Classifies the answer of the chosen backend by the rules of its provider.
@@ -294,10 +314,19 @@ impl Session {
     /// have been sent again.
     pub(super) fn answered<R, E>(
         &mut self,
-        mut result: Result<Response<R>, E>,
+        result: Result<Response<R>, E>,
         is_kept: bool,
     ) -> Result<Response<ResponseBody<R>>, E> {
+        let mut result = match result {
+            Ok(response) if response.status().is_success() && self.is_plain(is_kept) => {
+                return Ok(self.served_at_once(response));
+            }
+            result => result,
+        };
         let mut outcome = Outcome::Answered;
+        if self.served.attempts().len() == 0 {
+            self.config.resends.note(false);
+        }
         match &result {
             Ok(response) if !response.status().is_server_error() => {
                 self.settle(response.status().is_success(), clock::now);

@@ -126,7 +126,7 @@ where
         let mut session = Session::new(config, confined.unwrap_or_default(), now);
         let (state, request) = match session.start(now, &request) {
             NextStep::Send(Tier::Primary) => {
-                let copy = SavedRequest::copy_or_outline(true, &request);
+                let copy = SavedRequest::copy_or_outline(true, &request, session.resends());
                 session.prepare(Tier::Primary, &mut request);
                 let attempt = Attempt::Primary { future: primary.call(request) };
                 (State::Attempting { attempt }, copy)
@@ -190,7 +190,7 @@ where
                             return Poll::Ready(result);
                         }
                         outcome => {
-                            session.note_traffic(this.request);
+                            session.note_traffic(&result, this.request);
                             let (now, request) = (clock::now(), this.request.whole());
                             match session.refused(
                                 tier,
@@ -271,6 +271,7 @@ where
                             next
                         }
                         None => {
+                            session.note_resend();
                             let request = this.request.whole().expect(KEPT);
                             let may_be_resent = session.may_come_again(tier, request);
                             let request = this.request.take_for_attempt(may_be_resent);

@@ -14,6 +14,7 @@ use crate::{
     events::{EventSink, Events},
     gate::Mode,
     policy::{FallbackPolicy, MoveOn, ReturnErrors, WaitThenSpill},
+    request_copy::Resends,
     sticky::{Residents, Sticky, StickyTier, TierMap},
     wait::WaitQueue,
 };
@@ -113,6 +114,7 @@ pub(super) struct FallbackConfig {
     pub(super) events: Events,
     /// The rules for answers of tiers that are not pools.
     pub(super) rules: Rules,
+    pub(super) resends: Resends,
 }
 
 impl<P: Clone> SmartFallbackLayer<P, P> {
@@ -413,6 +415,7 @@ impl Default for FallbackConfig {
             fallback_queue: WaitQueue::new(),
             events: Events::default(),
             rules: Rules::AZURE,
+            resends: Resends::default(),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     gate::{Admission, Permit, Place, Waiter, WeighedCost},
     overrides::Arrival,
     policy::ClassifyError,
+    request_copy::Resends,
     served::Why,
     sticky::TierScope,
     wait::RequestLimits,
@@ -290,6 +291,17 @@ impl Session {
         }
     }
 
+    pub(super) fn resends(&self) -> &Resends {
+        &self.config.resends
+    }
+
+    /// The request is about to be sent, perhaps again.
+    pub(super) fn note_resend(&self) {
+        if self.is_sent {
+            self.config.resends.note(true);
+        }
+    }
+
     /// Classifies the answer of a tier that is not a pool by the tier's own rules.
     #[inline]
     pub(super) fn read<R, E>(&self, result: &mut Result<Response<R>, E>) {
@@ -329,6 +341,9 @@ impl Session {
         if result.as_ref().is_ok_and(|response| response.status().is_success()) {
             self.config.move_on.deposit();
         }
+        if self.served.is_none() {
+            self.config.resends.note(false);
+        }
         // Fast path: the inner layer's `Served` already describes this one attempt.
         if self.served.as_ref().is_none_or(|served| served.is_plain())
             && let Ok(response) = result
@@ -345,8 +360,15 @@ impl Session {
             }
             return;
         }
-        let mut served = self.served.take().map_or_else(Served::new, |served| *served);
-        self.record(&mut served, tier, result, Outcome::Answered);
+        let mut served = match (self.served.take(), &*result) {
+            // No inner layer has left an account, which was looked up above.
+            (None, Ok(response)) => self.first_account(tier, response.status()),
+            (served, _) => {
+                let mut served = served.map_or_else(Served::new, |served| *served);
+                self.record(&mut served, tier, result, Outcome::Answered);
+                served
+            }
+        };
         if tier == Tier::Primary && result.as_ref().is_ok_and(NativeSpillover::has_served) {
             served.set_spilled_by_azure();
         }
@@ -398,8 +420,13 @@ impl Session {
     }
 
     /// Reads the kind of an unanswered request, even if it cannot be sent again.
-    pub(super) fn note_traffic(&mut self, request: &impl Load) {
-        self.traffic.get_or_insert_with(|| request.traffic());
+    pub(super) fn note_traffic<R, E>(
+        &mut self,
+        result: &Result<Response<R>, E>,
+        request: &impl Load,
+    ) {
+        let known = || result.as_ref().ok().and_then(Served::traffic_of);
+        self.traffic.get_or_insert_with(|| known().unwrap_or_else(|| request.traffic()));
     }
 
     /// The load of the request. It counts as the heaviest until it is weighed.

@@ -249,7 +249,7 @@ impl Session {
         result: &mut Result<Response<R>, E>,
         outcome: Outcome,
     ) {
-        let at = self.since.saturating_duration_since(self.arrival);
+        let at = clock::between(self.arrival, self.since);
         let reports = self.config.events.is_on() && !result.as_ref().is_ok_and(Served::is_on);
         served.absorb(&self.config.name, at, result, outcome);
         if reports && let Some(attempt) = served.attempts().next_back() {

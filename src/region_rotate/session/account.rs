@@ -1,6 +1,6 @@
 //! Records each attempt of a request, and leaves the account on its answer.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use http::{Response, StatusCode};
 
@@ -9,6 +9,7 @@ use crate::{
     ResponseBody, Served,
     body::{Observer, ResponseTap},
     classify::{Outcome, Reason, Refusal, utilization},
+    clock,
     cooldown::Load,
     events::{Event, Source},
     region_rotate::closed_pool::ClosedPool,
@@ -39,7 +40,7 @@ impl Session {
         reason: Option<Reason>,
     ) {
         let name = Arc::clone(self.config.pool.member(self.backend).name());
-        let at = self.since.saturating_duration_since(self.arrival);
+        let at = clock::between(self.arrival, self.since);
         let attempt = Attempt::new(name, at, status, outcome);
         self.served.push(attempt.because(reason));
         if self.config.events.is_on()
@@ -85,7 +86,7 @@ impl Session {
             self.served.set_held(routing.held());
         }
         self.finished(Some(status));
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        response.extensions_mut().insert(self.served.take());
         response
     }
 
@@ -96,7 +97,43 @@ impl Session {
         }
     }
 
+    /// Whether there is nothing to tell of the request but the backend that is answering it, and
+    /// nothing to learn from the answer.
+    #[inline]
+    pub(super) fn is_plain(&self, is_kept: bool) -> bool {
+        self.served.is_untouched()
+            && self.cold.is_none()
+            && self.routing.is_none()
+            && self.observer.is_none()
+            && self.config.name_header.is_none()
+            && !self.config.events.is_on()
+            && (is_kept || !self.may_go_on(1))
+    }
+
+    /// The success of a first attempt, if the request [is plain](Self::is_plain): what
+    /// [`answered`](Self::answered) comes to for most requests.
+    #[inline]
+    pub(super) fn served_at_once<R>(&mut self, response: Response<R>) -> Response<ResponseBody<R>> {
+        self.config.resends.note(false);
+        self.config.move_on.deposit();
+        self.is_over = true;
+        let name = Arc::clone(self.member().name());
+        let at = clock::between(self.arrival, self.since);
+        let mut served = Served::new();
+        served.push(Attempt::new(name, at, Some(response.status()), Outcome::Answered));
+        note_spilled(&mut served, &response);
+        let mut response = response.map(ResponseBody::upstream);
+        let extensions = response.extensions_mut();
+        if let Some(inner) = extensions.insert(served)
+            && let Some(served) = extensions.get_mut::<Served>()
+        {
+            served.adopt_under(&inner);
+        }
+        response
+    }
+
     /// The answer of a backend, with the account of the request.
+    #[inline]
     pub(super) fn sign<R, E>(
         &mut self,
         result: Result<Response<R>, E>,
@@ -134,12 +171,13 @@ impl Session {
             response.headers_mut().insert(header.clone(), name.clone());
         }
         self.finished(Some(response.status()));
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        response.extensions_mut().insert(self.served.take());
         Ok(response)
     }
 }
 
 /// The response, with its body observed by `observer` and `learner` if it is a success.
+#[inline]
 fn observed<R>(
     response: Response<R>,
     observer: Option<Box<Observer>>,

@@ -127,6 +127,7 @@ impl Session {
         if Refusal::forbids_retry(response, Served::is_on(response)) {
             self.cold().forbidding += 1;
         }
+        self.served.set_traffic(self.load.of(request).traffic());
         let load = self.load.of(request);
         let closed = match load.traffic() {
             Traffic::Free => {

@@ -1,12 +1,10 @@
 //! The answer to a request whose model cannot be renamed for the backend's deployment.
 
-use std::mem;
-
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::Session;
-use crate::{ResponseBody, Served, served::Why};
+use crate::{ResponseBody, served::Why};
 
 impl Session {
     /// Nothing was sent, and no other backend is tried: it could not rename the model either.
@@ -24,7 +22,7 @@ impl Session {
         self.served.set_unreplayable();
         self.served.set_why_refused(Some(Why::NotReplayable));
         self.finished(Some(StatusCode::PAYLOAD_TOO_LARGE));
-        response.extensions_mut().insert(mem::replace(&mut self.served, Served::new()));
+        response.extensions_mut().insert(self.served.take());
         response
     }
 }

@@ -1,13 +1,16 @@
 //! Records each attempt of a request in its `Served`.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 
 use super::{Session, Tier};
 use crate::{
     Served,
     classify::Outcome,
+    clock,
     events::{Event, Source},
-    served::Why,
+    served::{Attempt, Why},
 };
 
 impl Session {
@@ -18,7 +21,7 @@ impl Session {
         result: &mut Result<Response<R>, E>,
         outcome: Outcome,
     ) {
-        let at = self.since.saturating_duration_since(self.entered);
+        let at = clock::between(self.entered, self.since);
         let before = served.attempts().len();
         let reports = self.config.events.is_on() && !result.as_ref().is_ok_and(Served::is_on);
         served.absorb(&self.config.names[tier as usize], at, result, outcome);
@@ -28,6 +31,22 @@ impl Session {
         if reports && let Some(attempt) = served.attempts().next_back() {
             self.config.events.emit(Source::SmartFallback, Event::Attempted(attempt));
         }
+    }
+
+    /// The account of a single attempt, which was answered with `status` by a `tier` that leaves none.
+    pub(super) fn first_account(&self, tier: Tier, status: StatusCode) -> Served {
+        let at = clock::between(self.entered, self.since);
+        let name = Arc::clone(&self.config.names[tier as usize]);
+        let attempt = Attempt::new(name, at, Some(status), Outcome::Answered);
+        if self.config.events.is_on() {
+            self.config.events.emit(Source::SmartFallback, Event::Attempted(&attempt));
+        }
+        let mut served = Served::new();
+        served.push(attempt);
+        if tier == Tier::Fallback {
+            served.set_spilled(0, self.why);
+        }
+        served
     }
 
     /// The request begins to wait.
