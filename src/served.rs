@@ -39,7 +39,7 @@ pub struct Served {
     first: Option<Attempt>,
     rest: Vec<Attempt>,
     /// The number of attempts before the tier of the last one.
-    before: u32,
+    before: u16,
     /// Whether a layer itself gave the answer.
     own: bool,
     waited: Nanos,
@@ -132,7 +132,7 @@ impl Served {
     /// Whether another backend of the same tier, that is, of the same pool, was tried before the one
     /// that answered. A spill alone is not a rotation.
     pub fn rotated(&self) -> bool {
-        let of_tier = self.attempts().skip(self.before as usize);
+        let of_tier = self.attempts().skip(usize::from(self.before));
         self.backend().is_some_and(|last| of_tier.map(Attempt::backend).any(|name| name != last))
     }
 
@@ -328,7 +328,7 @@ impl Served {
     /// caller gets; it started `offset` after the request's arrival. The `others` are the attempts of
     /// the other sending.
     pub(crate) fn beside(self, others: Vec<Attempt>, offset: Duration, late: Late) -> Self {
-        let before = count(others.len()) + self.before;
+        let before = count(others.len()).saturating_add(self.before);
         // A rotation happens within a tier, and before the answer.
         let is_rotation = late != Late::HedgeLost && !self.spilled;
         let mut served = Self::new();
@@ -381,8 +381,8 @@ impl Served {
         self.adopt(&inner);
         self.own = inner.own;
         // A tier without inner tiers continues where it was left when it is called again.
-        if self.before + inner.before > 0 {
-            self.before = count(self.attempts().len()) + inner.before;
+        if self.before > 0 || inner.before > 0 {
+            self.before = count(self.attempts().len()).saturating_add(inner.before);
         }
         for mut attempt in inner.first.into_iter().chain(inner.rest) {
             attempt.at = attempt.at.plus(offset);
@@ -470,8 +470,8 @@ impl Nanos {
 }
 
 /// Saturates; no request makes that many attempts.
-fn count(attempts: usize) -> u32 {
-    u32::try_from(attempts).unwrap_or(u32::MAX)
+fn count(attempts: usize) -> u16 {
+    u16::try_from(attempts).unwrap_or(u16::MAX)
 }
 
 /// A reason after a remark.

@@ -106,7 +106,6 @@ impl Session {
             && self.routing.is_none()
             && self.observer.is_none()
             && self.config.name_header.is_none()
-            && !self.config.events.is_on()
             && (is_kept || !self.may_go_on(1))
     }
 
@@ -120,7 +119,11 @@ impl Session {
         let name = Arc::clone(self.member().name());
         let at = clock::between(self.arrival, self.since);
         let mut served = Served::new();
-        served.push(Attempt::new(name, at, Some(response.status()), Outcome::Answered));
+        let attempt = Attempt::new(name, at, Some(response.status()), Outcome::Answered);
+        if self.config.events.is_on() {
+            self.config.events.emit(Source::RegionRotate, Event::Attempted(&attempt));
+        }
+        served.push(attempt);
         note_spilled(&mut served, &response);
         let mut response = response.map(ResponseBody::upstream);
         let extensions = response.extensions_mut();
@@ -128,6 +131,12 @@ impl Session {
             && let Some(served) = extensions.get_mut::<Served>()
         {
             served.adopt_under(&inner);
+        }
+        if self.config.events.is_on()
+            && let Some(served) = response.extensions().get()
+        {
+            let event = Event::Finished { served, status: Some(response.status()) };
+            self.config.events.emit(Source::RegionRotate, event);
         }
         response
     }
