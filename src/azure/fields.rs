@@ -119,7 +119,7 @@ impl BodyFields {
             if !is_reading {
                 // What one reader rejects need not be broken for others.
                 *scan = Scan::starting(content, start);
-                scan.skip()?;
+                scan.skip_outermost()?;
             }
             if field != Field::Other {
                 fields.push(Member { field, key, value: start..scan.at() });

@@ -6,7 +6,7 @@ use http::Method;
 use memchr::memmem::Finder;
 
 use super::{Demand, Operation, error::without_mark, json::members};
-use crate::cooldown::Traffic;
+use crate::{cooldown::Traffic, random};
 
 /// The kind of traffic of a request for `path`, including the service tier in its body.
 pub(crate) fn traffic(method: &Method, path: &str, content: Option<&[u8]>) -> Traffic {
@@ -24,7 +24,10 @@ pub(crate) fn tokens(path: &str, content: Result<&[u8], u64>) -> f64 {
         Ok([]) => Demand::nothing(),
         // A form starts like this; JSON never does.
         Ok([b'-', b'-', ..]) => Demand::upload(),
-        Ok(content) => Demand::read(content, None),
+        Ok(content) => {
+            let draw = random::draw_if(Demand::needs_draw(content.len()));
+            Demand::read(content, None, draw)
+        }
         Err(length) => Demand::unread(usize::try_from(length).unwrap_or(usize::MAX)),
     };
     if !Operation::has_output(path) {
@@ -42,7 +45,7 @@ fn of_tier(content: &[u8]) -> Traffic {
     }
     let content = without_mark(content);
     members(content, |key, scan| {
-        let value = &content[scan.skip()?];
+        let value = &content[scan.skip_outermost()?];
         if content[key] == *TIER.needle() {
             tier = match value {
                 br#""flex""# => Traffic::Flex,

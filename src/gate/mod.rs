@@ -299,6 +299,21 @@ impl Gate {
         WeighedCost { cost: sane(cost), estimator: own.unwrap_or_else(|| Arc::clone(shared)) }
     }
 
+    /// Why a request that must be sent somewhere by `deadline` spills whatever its cost, so that it
+    /// need not be weighed; `None` if its cost matters, or a fleet's store decides.
+    pub(crate) fn rejects_any(
+        &self,
+        now: Instant,
+        rank: u8,
+        deadline: Instant,
+    ) -> Option<SpillReason> {
+        if self.deciding(now).is_some() {
+            return None;
+        }
+        let (now, deadline) = (self.nanos(now), self.nanos(deadline));
+        self.lock().rejects_any(now, rank, deadline)
+    }
+
     /// Admits a request of `cost` that must be sent somewhere by `deadline`.
     pub(crate) fn admit(&self, now: Instant, cost: f64, rank: u8, deadline: Instant) -> Admission {
         if self.deciding(now).is_some() {

@@ -180,9 +180,7 @@ impl Session {
             (self.since, self.why) = (now, Some(Why::Quota));
             return self.spill(now, request);
         }
-        let cost = self.weigh(request);
-        let closed = self.config.gate.closed_for(now, &self.load());
-        if let Some(NextOpen { left, said, from, .. }) = closed {
+        if let Some(NextOpen { left, said, from, .. }) = self.closed_for(now, request) {
             let limits = *self.limits(request);
             self.why = Some(self.why_closed(left, from, now, &limits));
             return self.decide(Hint::After(left), said, now, request);
@@ -193,9 +191,31 @@ impl Session {
         }
         let limits = self.limits(request);
         let (rank, deadline) = (limits.rank, limits.deadline());
-        let admission = self.config.gate.admit(now, cost, rank, deadline);
+        let admission = match self.config.gate.rejects_any(now, rank, deadline) {
+            Some(cause) => Admission::Spill(cause),
+            None => {
+                let cost = self.weigh(request);
+                self.config.gate.admit(now, cost, rank, deadline)
+            }
+        };
         self.note_alone(self.config.gate.decided_alone(&admission));
         self.obey(admission, now, request)
+    }
+
+    /// When the primary next accepts the request, and why it refuses it, whatever the level of its
+    /// bucket. The request is weighed only if its weight matters.
+    fn closed_for<B: TryCloneBody>(
+        &mut self,
+        now: Instant,
+        request: &Request<B>,
+    ) -> Option<NextOpen> {
+        // It counts as the heaviest until it is weighed.
+        let closed = self.config.gate.closed_for(now, &self.load())?;
+        if closed.from.is_none() || self.weight.is_some() {
+            return Some(closed);
+        }
+        self.weigh(request);
+        self.config.gate.closed_for(now, &self.load())
     }
 
     /// The step after a sleep.

@@ -100,6 +100,19 @@ pub fn chat_of_bytes(bytes: usize) -> String {
     body.to_string()
 }
 
+/// An answer of the Responses API of about so many bytes, as the service writes it.
+pub fn response_of_bytes(bytes: usize) -> String {
+    let answer = |text: &str| {
+        format!(
+            r#"{{"id":"resp_68af3c1b2d4081908c7e5a9b3f2d1c0e","object":"response","created_at":1764590000,"status":"completed","background":false,"error":null,"incomplete_details":null,"instructions":null,"max_output_tokens":null,"model":"gpt-4o","output":[{{"id":"msg_68af3c1c5a5c8190a1b2c3d4e5f60718","type":"message","status":"completed","content":[{{"type":"output_text","annotations":[],"logprobs":[],"text":{}}}],"role":"assistant"}}],"parallel_tool_calls":true,"previous_response_id":null,"prompt_cache_key":null,"reasoning":{{"effort":null,"summary":null}},"safety_identifier":null,"service_tier":"default","store":true,"temperature":1.0,"text":{{"format":{{"type":"text"}},"verbosity":"medium"}},"tool_choice":"auto","tools":[],"top_logprobs":0,"top_p":1.0,"truncation":"disabled","usage":{{"input_tokens":14,"input_tokens_details":{{"cached_tokens":0}},"output_tokens":220,"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":234}},"user":null,"metadata":{{}}}}"#,
+            Value::from(text)
+        )
+    };
+    let room = bytes.saturating_sub(answer("").len());
+    let text: String = PROSE.chars().cycle().take(room).collect();
+    answer(&text)
+}
+
 fn foreign_chat() -> Value {
     json!({"messages": [
         {"role": "user", "content": "Сколько будет дважды два? Объясни подробно и с примерами."},
@@ -162,3 +175,72 @@ const PROSE: &str = "The tide went out at noon and left the \"old pier\" standin
 const CODE: &str = "fn median(values: &mut [f64]) -> Option<f64> {\n    values.sort_by(f64::total_cmp);\n\
     \tlet middle = values.len() / 2;\n    match values {\n        [] => None,\n        _ if values.len() % 2 == 1 \
     => Some(values[middle]),\n        _ => Some((values[middle - 1] + values[middle]) / 2.0), // \"even\"\n    }\n}\n";
+
+/// Long requests, each of a kind that is hard to estimate from a part of it.
+pub fn long_requests() -> Vec<(&'static str, Value)> {
+    let chat = |messages: Vec<Value>| json!({"messages": messages, "max_tokens": 800});
+    let user = |content: &str| json!({"role": "user", "content": content});
+    let of = |text: &str, count: usize| chat(vec![user(text); count]);
+    let foreign: String = foreign_chat()["messages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|message| message["content"].as_str())
+        .collect();
+    let data = |bytes: usize| "iVBORw0KGgoAAAANSUhEUgAA".repeat(bytes / 24);
+    let image = |url: &str| {
+        json!({"role": "user", "content": [
+            {"type": "text", "text": PROSE},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]})
+    };
+    let photo = |bytes: usize| image(&format!("data:image/png;base64,{}", data(bytes)));
+    let call = chat_with_tools();
+    let calls = call["messages"].as_array().expect("an array");
+    let calls = vec![calls.clone(); 150].concat();
+    let tool = |number: usize| {
+        let mut tool = call["tools"][0].clone();
+        tool["function"]["name"] = json!(format!("current_weather_{number}"));
+        tool
+    };
+    let tools: Vec<_> = (0..60).map(tool).collect();
+    let mixed = |first: Vec<Value>, rest: Vec<Value>| chat([first, rest].concat());
+    let interleaved =
+        (0..6).flat_map(|_| [vec![photo(20_000)], vec![user(&CODE.repeat(10)); 3]].concat());
+    vec![
+        ("prose", of(PROSE, 500)),
+        ("code", of(CODE, 500)),
+        ("not English", of(&foreign, 400)),
+        ("short messages", of("and now?", 3_000)),
+        ("one long text", json!({"input": PROSE.repeat(800)})),
+        ("one text of base64", json!({"input": data(200_000)})),
+        ("photographs in the body", chat(vec![photo(150_000); 4])),
+        ("small photographs and code", chat(interleaved.collect())),
+        ("photographs by address", chat(vec![image("https://contoso.example/a.png"); 300])),
+        ("tool calls, many tools", json!({"messages": calls, "model": "gpt-4o", "tools": tools})),
+        (
+            "base64 in a tool's output",
+            mixed(
+                vec![user(PROSE); 60],
+                [
+                    vec![
+                        json!({"role": "tool", "tool_call_id": "call_1", "content": data(60_000)}),
+                    ],
+                    vec![user(PROSE); 60],
+                ]
+                .concat(),
+            ),
+        ),
+        (
+            "16 KiB of short messages, then prose",
+            mixed(vec![user("ok"); 500], vec![user(PROSE); 300]),
+        ),
+        ("16 KiB of an image, then code", mixed(vec![photo(16_000)], vec![user(CODE); 300])),
+        ("16 KiB of prose, then an image", mixed(vec![user(PROSE); 50], vec![photo(200_000)])),
+        ("a list of texts", json!({"input": vec![PROSE; 500]})),
+        (
+            "a list of token ids",
+            json!({"input": (0..20_000).map(|n| n * 31 % 100_000).collect::<Vec<_>>()}),
+        ),
+    ]
+}

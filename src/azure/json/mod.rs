@@ -1,5 +1,6 @@
 //! Reads JSON as it passes, without building a tree.
 
+mod long_array;
 mod number;
 mod scan;
 mod text;
@@ -8,7 +9,7 @@ mod tokens;
 use self::text::StringState;
 pub(crate) use self::{
     number::count,
-    scan::{Scan, Skipped, mark, members, quote, quote_or_backslash},
+    scan::{Scan, Skipped, decoded_length, mark, members, quote, quote_or_backslash},
     text::Name,
     tokens::{Bracket, Mark, Token, Tokenizer},
 };

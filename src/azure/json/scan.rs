@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
+use super::long_array;
+
 /// Calls `each(key, scan)` for every member of the outermost object. `key` is the range of the key
 /// without quotes; `scan` is at the value, and `each` must consume it.
 ///
@@ -71,6 +73,22 @@ impl<'a> Scan<'a> {
         self.skip_with(|scan| scan.string().map(drop))
     }
 
+    /// Skips a value of the outermost object of the whole text, and returns its range. A long array
+    /// is not read: see [`long_array`].
+    pub(crate) fn skip_outermost(&mut self) -> Option<Range<usize>> {
+        if self.peek()? != b'[' {
+            return self.skip();
+        }
+        let start = self.at;
+        match long_array::end(self.bytes, start) {
+            Some(end) => {
+                self.at = end;
+                Some(start..end)
+            }
+            None => self.skip(),
+        }
+    }
+
     /// Skips a value. `string` skips each string in it, keys included, whose opening quote is
     /// consumed.
     pub(crate) fn skip_with(
@@ -84,7 +102,7 @@ impl<'a> Scan<'a> {
                 self.at += 1;
                 string(self)?;
             }
-            b'{' | b'[' => self.nested(string)?,
+            b'{' | b'[' => self.nested(string, |_| true)?,
             _ => self.scalar()?,
         }
         Some(start..self.at)
@@ -140,14 +158,33 @@ impl<'a> Scan<'a> {
             }
             // Some clients send non-English text as one escape after another.
             while self.bytes.get(self.at) == Some(&b'\\') {
-                let (raw, text) = match self.bytes.get(self.at + 1)? {
-                    b'u' => (6, utf8_length(self.bytes.get(self.at + 2..self.at + 6)?)),
-                    _ => (2, 1),
-                };
+                let (raw, text) = escape(&self.bytes[self.at..])?;
                 self.at += raw;
                 length += text;
             }
         }
+    }
+
+    /// Reads what follows a value of the outermost object, up to the end of the text. `None` if that
+    /// is not how an object ends; also if there is a backslash outside of its strings.
+    pub(super) fn ends_document(&mut self) -> Option<()> {
+        while self.peek()? == b',' {
+            self.at += 1;
+            self.expect(b'"')?;
+            self.string()?;
+            self.expect(b':')?;
+            match self.peek()? {
+                b'{' | b'[' => {
+                    let has_no_backslash = |between: &[u8]| !between.contains(&b'\\');
+                    self.nested(|scan| scan.string().map(drop), has_no_backslash)?;
+                }
+                _ => {
+                    self.skip()?;
+                }
+            }
+        }
+        self.expect(b'}')?;
+        self.peek().is_none().then_some(())
     }
 
     /// Consumes `byte` and the white space before it.
@@ -172,11 +209,20 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Skips an array or object by its depth; only strings can hide a bracket.
-    fn nested(&mut self, mut string: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+    /// Skips an array or object by its depth; only strings can hide a bracket. `None` if
+    /// `may_be_between` returns false for what is between two strings or brackets.
+    fn nested(
+        &mut self,
+        mut string: impl FnMut(&mut Self) -> Option<()>,
+        may_be_between: impl Fn(&[u8]) -> bool,
+    ) -> Option<()> {
         let mut depth = 0_usize;
         loop {
-            self.at += mark(&self.bytes[self.at..]);
+            let between = mark(&self.bytes[self.at..]);
+            if !may_be_between(&self.bytes[self.at..self.at + between]) {
+                return None;
+            }
+            self.at += between;
             let byte = *self.bytes.get(self.at)?;
             self.at += 1;
             match byte {
@@ -202,6 +248,28 @@ impl<'a> Scan<'a> {
         self.at += length;
         (length > 0).then_some(())
     }
+}
+
+/// The length of the escape at the beginning of `raw`, and that of its text in UTF-8.
+fn escape(raw: &[u8]) -> Option<(usize, usize)> {
+    match raw.get(1)? {
+        b'u' => Some((6, utf8_length(raw.get(2..6)?))),
+        _ => Some((2, 1)),
+    }
+}
+
+/// The length of a part of a string in UTF-8, with escapes decoded.
+pub(crate) fn decoded_length(mut raw: &[u8]) -> usize {
+    let mut length = 0;
+    while let Some(plain) = memchr(b'\\', raw) {
+        length += plain;
+        raw = &raw[plain..];
+        // An escape that is cut off is no text.
+        let Some((escape, text)) = escape(raw) else { return length };
+        length += text;
+        raw = &raw[escape..];
+    }
+    length + raw.len()
 }
 
 /// The number of UTF-8 bytes of the code unit with these four digits.

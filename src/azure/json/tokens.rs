@@ -70,6 +70,47 @@ impl Tokenizer {
         Some(Token::Between(&bytes[..at], self.mark))
     }
 
+    /// Skips what is left of the object or array that the last mark began, or of the one around the
+    /// last token; `depth` is the number of containers around that. Returns whether it ends in `rest`.
+    pub(crate) fn skip_to(&mut self, depth: usize, rest: &mut &[u8]) -> bool {
+        if let Some(mark) = self.mark.take() {
+            self.pass(mark);
+        }
+        self.name = Name::default();
+        while self.depth > depth {
+            if !self.skip_string(rest) {
+                return false;
+            }
+            let at = mark(rest);
+            let Some(byte) = rest.get(at) else {
+                *rest = &[];
+                return false;
+            };
+            match byte {
+                b'"' => self.text = StringState::Within,
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                _ => self.depth -= 1,
+            }
+            *rest = &rest[at + 1..];
+        }
+        true
+    }
+
+    /// Skips what is left of the string that has begun, if one has. Returns whether it ends in `rest`.
+    pub(crate) fn skip_string(&mut self, rest: &mut &[u8]) -> bool {
+        if let Some(mark) = self.mark.take() {
+            self.pass(mark);
+        }
+        while self.text.is_within() {
+            if rest.is_empty() {
+                return false;
+            }
+            let (_, length) = self.text.read(rest);
+            *rest = &rest[length..];
+        }
+        true
+    }
+
     /// The number of objects and arrays around the last token. An object encloses its closing
     /// bracket, but not its opening one.
     pub(crate) const fn depth(&self) -> usize {

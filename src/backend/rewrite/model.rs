@@ -49,7 +49,7 @@ impl ModelRanges {
             if known.is_some() && field != Field::Model {
                 return Some(());
             }
-            let value = scan.skip()?;
+            let value = scan.skip_outermost()?;
             if field == Field::Model && text[value.start] == b'"' {
                 found.push(value.start + start..value.end + start);
             }

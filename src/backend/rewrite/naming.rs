@@ -43,7 +43,7 @@ fn in_object(content: &Bytes, deployment: &Deployment) -> Option<Edited> {
     let (mut edits, mut is_named, mut is_empty) = (BodyEdits::default(), false, true);
     members(text, |key, scan| {
         is_empty = false;
-        let value = scan.skip()?;
+        let value = scan.skip_outermost()?;
         if is_model(&text[key]) {
             is_named = true;
             if text[value.clone()] != *deployment.json() {

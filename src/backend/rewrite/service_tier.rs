@@ -15,7 +15,7 @@ pub(crate) fn ask_for_default_tier<B: TryCloneBody>(request: &mut Request<B>) ->
     let mark = content.len() - text.len();
     let mut edits = BodyEdits::default();
     let is_whole = members(text, |key, scan| {
-        let value = scan.skip()?;
+        let value = scan.skip_outermost()?;
         if text[key] == *b"service_tier" {
             edits.push(value.start + mark..value.end + mark, br#""default""#);
         }

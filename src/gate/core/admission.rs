@@ -108,6 +108,28 @@ impl Core {
         Decision::Wait { place, until: now }
     }
 
+    /// A request of any cost arrives. If it would spill whatever its cost, it counts as an average one,
+    /// and the reason is returned; otherwise nothing changes.
+    pub(crate) fn rejects_any(
+        &mut self,
+        now: Nanos,
+        rank: u8,
+        deadline: Nanos,
+    ) -> Option<SpillReason> {
+        self.advance(now);
+        let budget = seconds(self.bucket.latest_dispatch(deadline).saturating_sub(now).max(0));
+        let wait = self.predicted_wait(now, rank, self.queue.cost_ahead_of(rank));
+        // No cost makes a longer wait worth starting, nor a place behind others.
+        let is_late = wait > budget && self.wait_without_expired(now, rank) > budget;
+        let place = QueueKey { rank, since: now, order: self.next_order.wrapping_add(1) };
+        if !is_late || self.may_go(now, place) {
+            return None;
+        }
+        self.arrivals.on_arrival(now, rank, self.bucket.mean_cost());
+        self.standing_queue.on_arrival(seconds(now), wait, budget);
+        Some(self.cause(wait, budget, budget))
+    }
+
     /// A request that has nowhere else to go arrives, or returns to its old `place`. It waits as long
     /// as the PTU reopens in time, whatever the prediction.
     pub(crate) fn on_patient_arrival(

@@ -94,6 +94,11 @@ impl Bucket {
         self.costs.on_arrival(cost);
     }
 
+    /// The mean estimate of a request's cost.
+    pub(super) const fn mean_cost(&self) -> f64 {
+        self.costs.mean()
+    }
+
     pub(super) fn on_sent(
         &mut self,
         now: Nanos,

@@ -6,6 +6,7 @@ use super::{EstimateCost, Head, Usage};
 use crate::{
     azure::{ApiPath, ContentKind, Demand, Operation, content_length},
     backend::Deployment,
+    random,
 };
 
 /// Weighted tokens: one token for every four bytes of prompt, and a weight for every token that may
@@ -141,7 +142,10 @@ fn demand<'a>(head: &Head<'_>, content: Option<&'a [u8]>) -> Demand<'a> {
     }
     match content {
         Some([]) => Demand::nothing(),
-        Some(content) => Demand::read(content, head.fields),
+        Some(content) => {
+            let draw = random::draw_if(Demand::needs_draw(content.len()));
+            Demand::read(content, head.fields, draw)
+        }
         None => match content_length(head.headers) {
             Some(0) => Demand::nothing(),
             length => {

@@ -477,6 +477,30 @@ fn how_full_the_ptu_is_is_known_once_its_depth_is() {
     assert!(empty.is_none_or(|share| share == 0.0), "{empty:?}");
 }
 
+#[test]
+fn a_request_is_rejected_unweighed_only_where_no_cost_would_save_it() {
+    for max_wait in [0, 200 * MS, SECOND, 3 * SECOND, 9 * SECOND] {
+        let before = || {
+            let (mut core, now) = paced();
+            let sent = goes(&mut core, now, 300.0);
+            core.bucket.on_accepted(now, &sent);
+            waits(&mut core, now, 50.0, 9 * SECOND);
+            (core, now)
+        };
+        let (mut core, now) = before();
+        let rejected = core.rejects_any(now, 0, now + max_wait);
+        let spills = |cost: f64| {
+            let (mut core, now) = before();
+            matches!(arrives(&mut core, now, cost, 0, max_wait), Decision::Spill(_))
+        };
+        let costs = [0.0, 1.0, 10.0, 1e3, 1e9];
+        assert_eq!(rejected.is_some(), costs.into_iter().all(spills), "{max_wait}");
+        assert_eq!(rejected.is_some(), max_wait < 3_100 * MS, "{max_wait}: its turn is later");
+    }
+    let mut core = Core::new(None, Contention::Yield);
+    assert_eq!(core.rejects_any(0, 0, 0), None, "nothing is known yet");
+}
+
 /// A [`paced`] core whose refusals showed that the bucket is ten seconds deep.
 fn of_ten_seconds() -> (Core, Nanos) {
     let (mut core, now) = paced();
