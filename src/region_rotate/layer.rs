@@ -274,10 +274,10 @@ impl<X> RegionRotateLayer<X> {
     /// may have it in its cache. Off by default: requests start anywhere, by weight.
     ///
     /// Cached tokens are free on a PTU and cheaper on Standard, and no resource uses another's cache.
-    /// The start is chosen by weighted rendezvous hashing within the first open priority: weights
-    /// hold as far as there are many keys, a backend that is cooling down is skipped for the next in
-    /// the order of its key, and a new backend takes over its share of the keys and moves no other.
-    /// Every process makes the same choice.
+    /// The start is chosen by consistent hashing within the first open priority: weights hold to
+    /// within a tenth as far as there are many keys, a backend that is cooling down is skipped for the
+    /// next in the order of its key, and a new backend takes over its share of the keys and moves no
+    /// other. Every process makes the same choice.
     ///
     /// In a simulation of 200 growing conversations, over four resources whose PTUs drain half of the
     /// load without a cache, 77 % instead of 50 % of prompt tokens are cached, and nothing instead of

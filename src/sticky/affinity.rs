@@ -7,6 +7,7 @@ use memchr::memmem::Finder;
 use crate::{
     azure::fields::{BodyFields, Field},
     hash::fnv1a,
+    random::split_mix,
 };
 
 /// The rule that keeps requests with the same start of prompt together; see
@@ -45,7 +46,7 @@ impl CacheAffinity {
         }
         let (mut given, mut instructions, mut prompt) = (None, None, None);
         let (scanned, _) = BodyFields::read_or_scan(known, content, |field, _, scan| {
-            let value = &content[scan.skip()?];
+            let value = &content[scan.skip_outermost()?];
             match field {
                 Field::PromptCacheKey if value.len() > 2 && value[0] == b'"' => {
                     given = Some(fnv1a([value]));
@@ -72,7 +73,19 @@ fn prompt_key(instructions: Option<&[u8]>, prompt: &[u8]) -> Option<u64> {
     let first = instructions.filter(|text| text[0] == b'"').unwrap_or_default();
     let first = &first[..first.len().min(PROMPT_KEY_CHARS)];
     let second = prompt.get(..PROMPT_KEY_CHARS - first.len())?;
-    Some(fnv1a([first, second]))
+    Some(of_words([first, second]))
+}
+
+/// A hash of these parts one after the other, eight bytes at a time.
+fn of_words<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    parts.into_iter().fold(0, |hash, part| {
+        let (words, rest) = part.as_chunks();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let words = words.iter().chain([&last]).map(|word| u64::from_le_bytes(*word));
+        // The length distinguishes zeros at the end from none.
+        split_mix(words.fold(hash, |hash, word| split_mix(hash ^ word)) ^ part.len() as u64)
+    })
 }
 
 /// Characters of the prompt that make the key, as written: escapes, quotes and roles count. The
@@ -82,6 +95,8 @@ static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"prompt_
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use serde_json::json;
 
     use super::*;
@@ -161,5 +176,22 @@ mod tests {
         {
             assert_eq!(CacheAffinity::KeyOrPrompt.key(body), None);
         }
+    }
+
+    #[test]
+    fn texts_that_differ_in_one_byte_or_in_their_length_have_other_hashes() {
+        let text = [b'a'; 40];
+        let mut hashes: HashSet<_> =
+            (0..text.len()).map(|length| of_words([&text[..length]])).collect();
+        for at in 0..text.len() {
+            let mut other = text;
+            other[at] = 0;
+            hashes.insert(of_words([&other[..]]));
+        }
+        hashes.insert(of_words([&[0; 8][..]]));
+        hashes.insert(of_words([&[0; 7][..]]));
+        assert_eq!(hashes.len(), 82);
+        // Processes agree only while this stays the same.
+        assert_eq!(of_words([&b"foobar"[..], b"foo"]), 0x80dc_4c3e_4b17_b80d);
     }
 }

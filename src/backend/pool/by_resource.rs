@@ -25,10 +25,13 @@ impl BackendPool {
         if start != NOT_FORCED && tried.len() == 0 && qualifies(start) {
             return Some(start);
         }
-        let choice = &self.shared.choice;
+        let (choice, candidates) =
+            (&self.shared.choice, |group| self.perhaps_open(group, now, load));
         match key {
-            Some(key) => choice.rendezvous(key, |index| self.member(index).seed(), qualifies),
-            None => choice.draw(draw, qualifies, |group| self.perhaps_open(group, now, load)),
+            Some(key) => {
+                choice.by_key(key, |index| self.member(index).seed(), qualifies, candidates)
+            }
+            None => choice.draw(draw, qualifies, candidates),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Chooses the backend of the next attempt: weighted, open, untried, of the first open priority.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, sync::OnceLock, time::Instant};
 
 use super::{
     TriedSet,
     alias::{self, Column},
-    rendezvous::score,
+    ring::{Ring, score},
 };
 use crate::{
     cooldown::{Cooldowns, Load},
@@ -24,6 +24,8 @@ pub(super) struct Choice {
     /// An alias table for each group, one after the other.
     columns: Box<[Column]>,
     weights: Box<[u32]>,
+    /// One of each group, made for the first request with a key.
+    rings: OnceLock<Box<[Ring]>>,
 }
 
 impl Choice {
@@ -36,7 +38,7 @@ impl Choice {
             columns.extend(alias::table(&weights[group.clone()]));
             groups.push(group);
         }
-        Self { groups: groups.into(), columns: columns.into(), weights }
+        Self { groups: groups.into(), columns: columns.into(), weights, rings: OnceLock::new() }
     }
 
     /// An open, untried backend of the first priority that has one.
@@ -81,20 +83,28 @@ impl Choice {
     }
 
     /// The qualifying backend that `key` maps to, of the first priority that has one; `seed`
-    /// identifies each backend.
-    pub(super) fn rendezvous(
+    /// identifies each backend. Of a range, only the `candidates` may qualify.
+    pub(super) fn by_key<C: Iterator<Item = usize>>(
         &self,
         key: u64,
         seed: impl Fn(usize) -> u64,
         qualifies: impl Fn(usize) -> bool,
+        candidates: impl Fn(Range<usize>) -> C,
     ) -> Option<usize> {
+        let rings = self.rings.get_or_init(|| {
+            let backend = |index: usize| (index as u32, seed(index), self.weights[index]);
+            let ring =
+                |group: &Range<usize>| Ring::new(&group.clone().map(backend).collect::<Vec<_>>());
+            self.groups.iter().map(ring).collect()
+        });
         let score = |index: usize| score(key, seed(index), self.weights[index]);
-        self.groups.iter().find_map(|group| {
-            let scores = group.clone().filter(|&index| qualifies(index));
-            scores
-                .map(|index| (index, score(index)))
-                .max_by(|(_, one), (_, other)| one.total_cmp(other))
-                .map(|(index, _)| index)
+        self.groups.iter().zip(rings).find_map(|(group, ring)| {
+            ring.find(key, &qualifies).or_else(|| {
+                let open = candidates(group.clone()).filter(|&index| qualifies(index));
+                let scores = open.map(|index| (index, score(index)));
+                let best = scores.max_by(|(_, one), (_, other)| one.total_cmp(other));
+                best.map(|(index, _)| index)
+            })
         })
     }
 

@@ -9,7 +9,7 @@ mod origin;
 mod own_headers;
 mod peers;
 mod prepared_backend;
-mod rendezvous;
+mod ring;
 mod tried_set;
 
 use std::{
