@@ -91,6 +91,19 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("closed/Rotate 2, all resting", 12, 12),
     ("closed/Rotate 100, all resting", 12, 12),
     ("closed/Rotate 1000, all resting", 12, 12),
+    ("weighed/chat of 2 KiB", 0, 0),
+    ("weighed/chat of 32 KiB", 0, 0),
+    ("weighed/chat of 256 KiB", 0, 0),
+    // The body is written anew, a long one in pieces.
+    ("v1/Rotate 2, chat of 2 KiB", 5, 7),
+    ("v1/Rotate 2, chat of 32 KiB", 5, 7),
+    ("v1/Rotate 2, chat of 256 KiB", 7, 9),
+    // Where it belongs is boxed, to be kept out of the future.
+    ("affinity/Rotate 4", 3, 5),
+    ("affinity/Rotate 100", 3, 5),
+    ("affinity/Rotate 1000", 3, 5),
+    ("sticky/Rotate 2, a response of 2 KiB read", 3, 5),
+    ("sticky/Rotate 2, a response of 2 KiB read, sticky", 15, 17),
 ];
 
 #[test]

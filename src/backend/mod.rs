@@ -20,12 +20,12 @@ pub use self::{
     deployment_layer::{DeploymentLayer, WithDeployment},
     on_connect::OnConnect,
     pool::BackendPool,
-    resource::Residents,
+    resource::{CommonResources, Residents},
     token::{AccessToken, TokenError, TokenFuture, TokenSource},
 };
 pub(crate) use self::{
     pool::{PreparedBackend, TriedSet},
-    resource::{home, resource_hash},
+    resource::resource_hash,
     rewrite::{Deployment, RequestReading, Unnameable, ask_for_default_tier},
 };
 use crate::{

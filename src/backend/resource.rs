@@ -68,35 +68,75 @@ impl Residents {
         Self { pools: self.pools.iter().map(on_it).collect() }
     }
 
+    /// The hashes of the resources, each once, as [`Sticky::resources_of`](crate::Sticky::resources_of)
+    /// returns them.
+    pub fn resources(&self) -> HashSet<u64> {
+        self.all().map(|it| it.hash).collect()
+    }
+
     fn all(&self) -> impl Iterator<Item = &Resident> {
         self.pools.iter().flatten()
     }
 }
 
-/// The resource that `key` maps to, among those of the first of `stacks`.
-///
-/// It is one that most of the stacks have and, of these, most of their pools, so that whatever is
-/// kept there can be used with most of the models, and can spill. If several qualify, rendezvous
-/// hashing takes one by name: each has its share of the keys, a new one takes over its own share, and
-/// no other moves. Weights and priorities do not count, since storage needs no deployment.
-pub(crate) fn home<'a>(
-    key: u64,
-    stacks: impl IntoIterator<Item = &'a Residents>,
-) -> Option<Arc<str>> {
-    let mut stacks = stacks.into_iter().peekable();
-    let first = *stacks.peek()?;
-    let mut shares = HashMap::<&str, (usize, usize)>::new();
-    for stack in stacks {
-        let mut in_stack = HashSet::new();
-        for pool in &stack.pools {
-            let in_pool: HashSet<&str> = pool.iter().map(|it| &*it.resource).collect();
-            in_pool.iter().for_each(|of| shares.entry(of).or_default().1 += 1);
-            in_stack.extend(in_pool);
+/// Which resources several stacks have in common, to find the homes of many clients; see
+/// [`Home::among`](crate::sticky::Home::among).
+#[derive(Clone, Debug)]
+pub struct CommonResources {
+    /// Those of the first stack.
+    candidates: Vec<Candidate>,
+    stacks: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    resource: Arc<str>,
+    hash: u64,
+    /// How many stacks have it, and how many of their pools.
+    shares: (usize, usize),
+}
+
+impl CommonResources {
+    /// Compares `stacks`, in order of preference.
+    pub fn of<'a>(stacks: impl IntoIterator<Item = &'a Residents>) -> Self {
+        let mut stacks = stacks.into_iter().peekable();
+        let first = stacks.peek().copied();
+        let (mut shares, mut count) = (HashMap::<&str, (usize, usize)>::new(), 0);
+        for stack in stacks {
+            count += 1;
+            let mut in_stack = HashSet::new();
+            for pool in &stack.pools {
+                let in_pool: HashSet<&str> = pool.iter().map(|it| &*it.resource).collect();
+                in_pool.iter().for_each(|of| shares.entry(of).or_default().1 += 1);
+                in_stack.extend(in_pool);
+            }
+            in_stack.iter().for_each(|of| shares.entry(of).or_default().0 += 1);
         }
-        in_stack.iter().for_each(|of| shares.entry(of).or_default().0 += 1);
+        let candidate = |it: &Resident| Candidate {
+            resource: Arc::clone(&it.resource),
+            hash: it.hash,
+            shares: shares[&*it.resource],
+        };
+        let candidates = first.into_iter().flat_map(Residents::all).map(candidate).collect();
+        Self { candidates, stacks: count }
     }
-    let score = |it: &Resident| (shares[&*it.resource], split_mix(key ^ it.hash));
-    first.all().max_by_key(|it| score(it)).map(|it| Arc::clone(&it.resource))
+
+    /// The resource that `key` maps to, among those of the first stack.
+    ///
+    /// It is one that most of the stacks have and, of these, most of their pools, so that whatever is
+    /// kept there can be used with most of the models, and can spill. If several qualify, rendezvous
+    /// hashing takes one by name: each has its share of the keys, a new one takes over its own share,
+    /// and no other moves. Weights and priorities do not count, since storage needs no deployment.
+    pub(crate) fn home(&self, key: u64) -> Option<&Arc<str>> {
+        let score = |of: &&Candidate| (of.shares, split_mix(key ^ of.hash));
+        self.candidates.iter().max_by_key(score).map(|of| &of.resource)
+    }
+
+    /// Whether all stacks have the resource.
+    pub(crate) fn all_have(&self, resource: &str) -> bool {
+        let found = self.candidates.iter().find(|of| *of.resource == *resource);
+        found.is_some_and(|of| of.shares.0 == self.stacks)
+    }
 }
 
 /// What represents a resource in all processes.

@@ -5,7 +5,10 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use crate::{
-    azure::fields::{BodyFields, Field},
+    azure::{
+        fields::{BodyFields, Field},
+        json::Scan,
+    },
     hash::fnv1a,
     random::split_mix,
 };
@@ -30,22 +33,26 @@ impl CacheAffinity {
     /// The key of a body in memory.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn key(self, content: &[u8]) -> Option<u64> {
-        self.key_known(content, None).0
+        self.key_known(content, None)
     }
 
-    /// The key of a body in memory. An earlier scan found what is `known`; also returns the fields of
-    /// a scan, if one was necessary.
-    pub(super) fn key_known(
-        self,
-        content: &[u8],
-        known: Option<&BodyFields>,
-    ) -> (Option<u64>, Option<BodyFields>) {
+    /// The key of a body in memory. An earlier scan found what is `known`.
+    pub(super) fn key_known(self, content: &[u8], known: Option<&BodyFields>) -> Option<u64> {
         let has_key = KEY.find(content).is_some();
         if !has_key && self == Self::Key {
-            return (None, None);
+            return None;
         }
         let (mut given, mut instructions, mut prompt) = (None, None, None);
-        let (scanned, _) = BodyFields::read_or_scan(known, content, |field, _, scan| {
+        BodyFields::read_only(known, content, |field, _, scan| {
+            if field == Field::Messages && !has_key && scan.peek() == Some(b'[') {
+                // Nothing else of a conversation counts, so it is read no further.
+                let start = scan.at();
+                let beginning = content.get(..start + PROMPT_KEY_CHARS)?;
+                let is_short = Scan::starting(beginning, start).skip().is_some();
+                prompt = (!is_short).then_some(&beginning[start..]);
+                instructions = None;
+                return None;
+            }
             let value = &content[scan.skip_outermost()?];
             match field {
                 Field::PromptCacheKey if value.len() > 2 && value[0] == b'"' => {
@@ -64,7 +71,7 @@ impl CacheAffinity {
             Some(())
         });
         let by_prompt = || prompt.and_then(|prompt| prompt_key(instructions, prompt));
-        (if self == Self::Key { given } else { given.or_else(by_prompt) }, scanned)
+        if self == Self::Key { given } else { given.or_else(by_prompt) }
     }
 }
 
@@ -83,11 +90,14 @@ fn of_words<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         let words = words.iter().chain([&last]).map(|word| u64::from_le_bytes(*word));
+        // As FNV-1a, with a turn, since the product has nothing of the upper bits in the lower ones.
+        let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FNV_PRIME).rotate_left(29);
         // The length distinguishes zeros at the end from none.
-        split_mix(words.fold(hash, |hash, word| split_mix(hash ^ word)) ^ part.len() as u64)
+        split_mix(words.fold(hash, mix) ^ part.len() as u64)
     })
 }
 
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
 /// Characters of the prompt that make the key, as written: escapes, quotes and roles count. The
 /// service looks at about 256 tokens (Azure page "Prompt caching").
 const PROMPT_KEY_CHARS: usize = 1_024;
@@ -192,6 +202,6 @@ mod tests {
         hashes.insert(of_words([&[0; 7][..]]));
         assert_eq!(hashes.len(), 82);
         // Processes agree only while this stays the same.
-        assert_eq!(of_words([&b"foobar"[..], b"foo"]), 0x80dc_4c3e_4b17_b80d);
+        assert_eq!(of_words([&b"foobar"[..], b"foo"]), 0xc6e2_5ec2_47d4_2203);
     }
 }

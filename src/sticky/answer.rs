@@ -33,7 +33,16 @@ pub(crate) struct AnswerScan {
     key: Option<MemberName>,
     /// The key of the string being read; `None` if that string may be a key itself.
     value_of: Option<MemberName>,
+    skips: Option<Skips>,
     text: Vec<u8>,
+}
+
+/// What is skipped, since no id is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skips {
+    String,
+    /// An object or array in so many others.
+    Container(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +72,7 @@ impl AnswerScan {
             path: [MemberName::Other; MAX_DEPTH],
             key: None,
             value_of: None,
+            skips: None,
             text: Vec::new(),
         }
     }
@@ -76,10 +86,26 @@ impl AnswerScan {
     pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
         let mut rest = &piece[..piece.len().min(self.left)];
         self.left -= rest.len();
-        while let Some(token) = self.tokens.next(&mut rest) {
-            match token {
-                Token::Between(between, mark) => self.read_between(between, mark),
-                Token::Text(part, is_whole) => {
+        loop {
+            let is_skipped = match self.skips {
+                None => true,
+                Some(Skips::String) => self.tokens.skip_string(&mut rest),
+                Some(Skips::Container(depth)) => self.tokens.skip_to(depth, &mut rest),
+            };
+            if !is_skipped {
+                return;
+            }
+            self.skips = None;
+            match self.tokens.next(&mut rest) {
+                None => return,
+                Some(Token::Between(between, mark)) => self.read_between(between, mark),
+                // Most names are here in one piece.
+                Some(Token::Text(name, true))
+                    if self.value_of.is_none() && self.text.is_empty() =>
+                {
+                    self.key = Some(MemberName::of(name));
+                }
+                Some(Token::Text(part, is_whole)) => {
                     self.keep(part);
                     if is_whole {
                         self.finish(&mut each);
@@ -100,12 +126,22 @@ impl AnswerScan {
                 self.value_of =
                     self.key.take().or_else(|| self.is_list_of_ids().then_some(MemberName::Id));
                 self.text.clear();
+                if !matches!(self.value_of, None | Some(MemberName::Id | MemberName::Encrypted)) {
+                    self.value_of = None;
+                    self.skips = Some(Skips::String);
+                }
             }
             Some(Mark::Bracket(Bracket::Close)) => self.key = None,
             Some(Mark::Bracket(bracket)) => {
                 let fits = |name: &MemberName| name.is_list() == (bracket == Bracket::Array);
                 let name = self.key.take().filter(fits).unwrap_or(MemberName::Other);
-                if let Some(slot) = self.path.get_mut(self.tokens.depth()) {
+                let depth = self.tokens.depth();
+                let is_element = bracket == Bracket::Object && self.innermost().is_list();
+                if !(depth == 0 || is_element || name.may_hold_ids()) {
+                    self.skips = Some(Skips::Container(depth));
+                    return;
+                }
+                if let Some(slot) = self.path.get_mut(depth) {
                     *slot = name;
                 }
             }
@@ -117,8 +153,7 @@ impl AnswerScan {
     fn keep(&mut self, part: &[u8]) {
         let most = match self.value_of {
             Some(MemberName::Id) => MAX_ID_BYTES + 1,
-            Some(MemberName::Encrypted) => ENCRYPTED_PREFIX_BYTES,
-            Some(_) => 0,
+            Some(_) => ENCRYPTED_PREFIX_BYTES,
             None => MAX_NAME_BYTES + 1,
         };
         let room = most.saturating_sub(self.text.len());
@@ -149,8 +184,13 @@ impl AnswerScan {
     }
 
     fn is_list_of_ids(&self) -> bool {
+        self.innermost() == MemberName::Ids
+    }
+
+    /// The name of the container around the last token.
+    fn innermost(&self) -> MemberName {
         let innermost = self.tokens.depth().checked_sub(1).and_then(|at| self.path.get(at));
-        innermost == Some(&MemberName::Ids)
+        innermost.copied().unwrap_or(MemberName::Other)
     }
 
     fn is_object(&self, depth: usize) -> bool {
@@ -199,6 +239,11 @@ impl MemberName {
             b"item" => Self::Item,
             _ => Self::Other,
         }
+    }
+
+    /// Whether an object or a list of this name may.
+    const fn may_hold_ids(self) -> bool {
+        !matches!(self, Self::Id | Self::Encrypted | Self::Other)
     }
 
     const fn is_list(self) -> bool {

@@ -89,16 +89,17 @@ impl Binding {
 }
 
 impl Sticky {
-    pub(super) fn knows_at<B: TryCloneBody>(
+    pub(super) fn resources_at<B: TryCloneBody>(
         &self,
         request: &Request<B>,
-        residents: &Residents,
         now: Instant,
-    ) -> bool {
+    ) -> Vec<u64> {
         let owner = request.extensions().get().and_then(Home::owner);
-        let mut search = Search::new(self, residents, owner, now);
+        let residents = Residents::default();
+        let mut search = Search::new(self, &residents, owner, now);
+        search.all = Some(Vec::new());
         search.read(request);
-        search.known().is_some()
+        search.all.unwrap_or_default()
     }
 
     pub(super) fn ownership_at<B: TryCloneBody>(
@@ -146,6 +147,8 @@ pub(super) struct Search<'a> {
     lists_or_creates: bool,
     /// The ids that a fleet's store is to be asked for, if they are wanted.
     missing: Option<Vec<Box<[u8]>>>,
+    /// The resources of all ids that are found, if they are wanted.
+    all: Option<Vec<u64>>,
 }
 
 /// The subject of a request.
@@ -182,6 +185,7 @@ impl<'a> Search<'a> {
             is_needed: false,
             lists_or_creates: false,
             missing: None,
+            all: None,
         }
     }
 
@@ -262,6 +266,11 @@ impl<'a> Search<'a> {
         }
         lookup.left -= 1;
         if let Found::Own(resource) | Found::Unowned(resource) = found {
+            if let Some(all) = &mut self.all
+                && !all.contains(&resource)
+            {
+                all.push(resource);
+            }
             // A backend that was removed from the configuration holds nothing.
             lookup.known = residents.hashed(resource).cloned();
         }
@@ -315,12 +324,10 @@ mod tests {
     use crate::{backend::resource_hash, clock, fleet::IdHolder};
 
     #[test]
-    fn what_path_and_body_refer_to_is_known_to_be_with_its_resource_alone() {
+    fn what_path_and_body_refer_to_is_known_to_be_with_its_resources() {
         let (sticky, now, east) = (Sticky::new(), clock::now(), Arc::<str>::from("east.example"));
-        let is = IdHolder { resource: resource_hash(&east), owner: None };
-        sticky.learn(b"resp_1", is, now);
-        let here = Residents::new([("east".into(), east)]);
-        let elsewhere = Residents::new([("west".into(), "west.example".into())]);
+        let is = |resource: &str| IdHolder { resource: resource_hash(resource), owner: None };
+        sticky.learn(b"resp_1", is(&east), now);
         let request = |path: &str, body: &'static str| {
             Request::post(path).body(Full::<Bytes>::from(body)).unwrap()
         };
@@ -331,10 +338,15 @@ mod tests {
             ("/openai/v1/responses/resp_2", "", false),
             ("/openai/v1/responses", r#"{"input":"resp_1"}"#, false),
         ] {
-            let request = request(path, body);
-            assert_eq!(sticky.knows_at(&request, &here, now), is_known, "{path} {body}");
-            assert!(!sticky.knows_at(&request, &elsewhere, now), "{path} {body}");
+            let found = sticky.resources_at(&request(path, body), now);
+            let expected = if is_known { vec![resource_hash(&east)] } else { vec![] };
+            assert_eq!(found, expected, "{path} {body}");
         }
+        sticky.learn(b"file-1", is("west.example"), now);
+        let both = r#"{"previous_response_id":"resp_1",
+            "tools":[{"container":{"file_ids":["file-1","file-1"]}}]}"#;
+        let found = sticky.resources_at(&request("/openai/v1/responses", both), now);
+        assert_eq!(found, [&*east, "west.example"].map(resource_hash));
     }
 
     #[test]
@@ -346,8 +358,7 @@ mod tests {
         Binding::take(&sticky, &residents, &mut request, clock::now());
         let content = request.body().content().unwrap();
         let known = ScannedBody::fields(request.extensions(), &content);
-        let (key, scanned) = crate::sticky::CacheAffinity::Key.key_known(&content, known);
-        assert!(key.is_some() && scanned.is_none());
+        assert!(known.is_some_and(|fields| fields.iter().count() == 2));
     }
 
     #[test]

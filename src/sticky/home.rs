@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, header};
 
 use crate::{
-    backend::{self, Residents},
+    backend::{CommonResources, Residents},
     hash::fnv1a,
 };
 
@@ -56,13 +56,13 @@ impl Home {
     /// uploaded through the first can be used in the others. A stack without that resource has its
     /// own home for the client.
     #[must_use]
-    pub fn among<'a>(self, stacks: impl IntoIterator<Item = &'a Residents>) -> Self {
-        Self { resource: backend::home(self.key, stacks), ..self }
+    pub fn among(self, stacks: &CommonResources) -> Self {
+        Self { resource: stacks.home(self.key).cloned(), ..self }
     }
 
-    /// Whether it is fixed, and on one of these backends.
-    pub fn is_with(&self, residents: &Residents) -> bool {
-        self.resource.as_ref().is_some_and(|resource| residents.holds(resource))
+    /// Whether it is fixed, and all of these stacks have its resource.
+    pub fn is_in_all(&self, stacks: &CommonResources) -> bool {
+        self.resource.as_ref().is_some_and(|resource| stacks.all_have(resource))
     }
 
     /// The home of the client that sends these headers.
@@ -74,7 +74,8 @@ impl Home {
     /// The resource that it is on, among these.
     pub(super) fn within(self, residents: &Residents) -> Arc<str> {
         let settled = self.resource.filter(|resource| residents.holds(resource));
-        settled.or_else(|| backend::home(self.key, [residents])).unwrap_or_else(|| "".into())
+        let own = || CommonResources::of([residents]).home(self.key).cloned();
+        settled.or_else(own).unwrap_or_else(|| "".into())
     }
 }
 
@@ -140,7 +141,9 @@ mod tests {
 
     /// The homes of a hundred clients, without duplicates.
     fn homes(stacks: &[Residents]) -> Vec<String> {
-        let of = |client: u32| Home::of(&client.to_string()).among(stacks).resource;
+        let of = |client: u32| {
+            Home::of(&client.to_string()).among(&CommonResources::of(stacks)).resource
+        };
         let mut all: Vec<_> = (0..100).map(|client| of(client).unwrap().to_string()).collect();
         all.sort_unstable();
         all.dedup();
@@ -163,7 +166,7 @@ mod tests {
         ] {
             assert_eq!(homes(&stacks), expected, "{stacks:?}");
         }
-        assert_eq!(Home::of("a").among([]).resource, None);
+        assert_eq!(Home::of("a").among(&CommonResources::of([])).resource, None);
         assert_eq!(&*Home::of("a").within(&Residents::default()), "");
     }
 

@@ -47,7 +47,10 @@ use crate::{
     ConfigError, TryCloneBody, clock,
     fleet::{Fleet, IdHolder},
 };
-pub use crate::{backend::Residents, served::StickyMatch};
+pub use crate::{
+    backend::{CommonResources, Residents},
+    served::StickyMatch,
+};
 
 /// Sends a request that refers to objects of one resource to that resource, and refuses it rather
 /// than sending it to another.
@@ -290,30 +293,27 @@ impl Sticky {
         residents.beside(self.default_backend.as_deref())
     }
 
-    /// Whether an object that `request` refers to, in its path or its body, is known to be with one
-    /// of `residents`.
+    /// The hashes of the resources that are known to hold what `request` refers to, in its path or its
+    /// body.
     ///
     /// For several stacks (one per model) that share one memory: a request such as
-    /// `GET /openai/v1/responses/{id}` does not say which of them it is for. `residents` are those of
-    /// a stack's outermost layer; see [`StickyTier`].
+    /// `GET /openai/v1/responses/{id}` does not say which of them it is for. The resources of a stack
+    /// are those of the [`Residents::resources`] of its outermost layer; see [`StickyTier`].
     ///
     /// ```
     /// use http::Request;
     /// use http_body_util::Empty;
-    /// use tower_spillover::{Backend, BackendPool, RegionRotateLayer, Sticky, sticky::StickyTier};
+    /// use tower_spillover::Sticky;
     /// # use bytes::Bytes;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let pool = BackendPool::new([Backend::new("a", "https://a.example")?.api_key("key")])?;
     ///
-    /// let sticky = Sticky::new();
-    /// let residents = RegionRotateLayer::new(pool).residents();
     /// let request = Request::get("/openai/v1/responses/resp_1").body(Empty::<Bytes>::new())?;
-    /// assert!(!sticky.knows(&request, &residents), "it has learned nothing yet");
+    /// assert!(Sticky::new().resources_of(&request).is_empty(), "it has learned nothing yet");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn knows<B: TryCloneBody>(&self, request: &Request<B>, residents: &Residents) -> bool {
-        self.knows_at(request, residents, clock::now())
+    pub fn resources_of<B: TryCloneBody>(&self, request: &Request<B>) -> Vec<u64> {
+        self.resources_at(request, clock::now())
     }
 
     /// Who owns the objects that `request` refers to, in its path or its body, given the client of

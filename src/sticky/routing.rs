@@ -79,14 +79,10 @@ impl RoutingConfig {
 }
 
 /// The cache key of the prompt of a request in memory.
-fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &mut Request<B>) -> Option<u64> {
+fn cache_key<B: TryCloneBody>(affinity: CacheAffinity, request: &Request<B>) -> Option<u64> {
     let content = request.body().content()?;
     let known = ScannedBody::fields(request.extensions(), &content);
-    let (key, scanned) = affinity.key_known(&content, known);
-    if let Some(fields) = scanned {
-        request.extensions_mut().insert(ScannedBody::new(content, fields));
-    }
-    key
+    affinity.key_known(&content, known)
 }
 
 impl Routing {

@@ -10,7 +10,7 @@ use tower::{Layer, ServiceExt};
 use tower_spillover::{
     BackendPool, RegionRotateLayer, ReplayLayer, SmartFallbackLayer, StickTo, Sticky,
     gate::Mode,
-    sticky::{Home, StickyMatch, StickyTier},
+    sticky::{CommonResources, Home, StickyMatch, StickyTier},
 };
 
 use crate::{
@@ -279,8 +279,9 @@ async fn models_that_share_a_resource_share_the_home() {
     let leaf = resources();
     for number in 0..20 {
         let all = [one.residents(), other.residents(), apart.residents()];
-        let home = Home::of(&number.to_string()).among(&all);
-        assert!(home.is_with(&all[0]) && home.is_with(&all[1]) && !home.is_with(&all[2]));
+        let home = Home::of(&number.to_string()).among(&CommonResources::of(&all));
+        assert!(home.is_in_all(&CommonResources::of(&all[..2])));
+        assert!(!home.is_in_all(&CommonResources::of(&all)));
         for (layer, expected) in [(&one, Some("west")), (&other, Some("west")), (&apart, None)] {
             let mut places = Vec::new();
             for _ in 0..3 {

@@ -223,7 +223,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn no_text_is_estimated_at_less_than_a_quarter(
+        fn no_text_is_estimated_at_less_than_a_fifth(
             stretches in prop::collection::vec((0..7_usize, 1..40_usize), 1..12),
             draw in any::<u64>(),
         ) {
@@ -246,9 +246,8 @@ mod tests {
                 let mut scan = Scan::starting(body.as_bytes(), body.find('[').expect("a list"));
                 whole.add_whole(body.as_bytes(), &mut scan, Shown::Texts).expect("JSON");
                 let read = Demand::read(body.as_bytes(), None, draw).prompt;
-                // A list of numbers counts as one more.
                 let whole = whole.tokens();
-                prop_assert!(read >= 0.24 * whole - 2.0, "{read} instead of {whole}");
+                prop_assert!(read >= 0.18 * whole - 2.0, "{read} instead of {whole}");
             }
         }
 

@@ -28,6 +28,10 @@ pub(super) fn end(text: &[u8], start: usize) -> Option<usize> {
     let mut left = text.len();
     for bracket in memchr_iter(b']', &text[near..]) {
         let end = near + bracket + 1;
+        // Most brackets are those of a text.
+        if !matches!(text.get(end), Some(b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r')) {
+            continue;
+        }
         let mut rest = Scan::starting(text, end);
         if rest.ends_document().is_some() {
             return Some(end);

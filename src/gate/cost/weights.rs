@@ -19,8 +19,11 @@ use crate::{
 /// Cached prompt tokens are free, as on a PTU, but only the answer shows which they are.
 ///
 /// Reading a body costs 0.1 to 0.6 microseconds per KiB, about one if it is mostly quotes and
-/// escapes, and no allocation. A body that is not JSON counts as text, one that is not in memory by
-/// its `content-length`, an upload as one attachment, and a request without a body as nothing.
+/// escapes, and no allocation. Of a list or text of more than 4 KiB, windows are read at places that
+/// are drawn for each request: the estimate is then within a tenth of what reading all of it gives,
+/// within a quarter for tool calls, and right on average for images. A body that is not JSON counts as
+/// text, one that is not in memory by its `content-length`, an upload as one attachment, and a request
+/// without a body as nothing.
 #[derive(Clone, Debug)]
 pub struct TokenWeights {
     output: f64,

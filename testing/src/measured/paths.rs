@@ -12,8 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use futures::FutureExt;
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Either, Full};
 use tower::{
     Layer, Service, ServiceBuilder,
     layer::layer_fn,
@@ -22,16 +23,18 @@ use tower::{
 };
 use tower_spillover::{
     Backend, BackendPool, FirstTokenLayer, Fleet, Gate, InspectLayer, RegionRotateLayer,
-    ReplayLayer, ResponseBody, RetryAfterPolicy, SmartFallbackLayer, WaitLayer,
+    ReplayLayer, ResponseBody, RetryAfterPolicy, SmartFallbackLayer, Sticky, WaitLayer,
     events::{Event, EventSink, MetricsSink, RequestSpanLayer, Source, TracingSink},
     first_token::Limit,
     fleet::Local,
+    gate::cost::{EstimateCost, Head, TokenWeights},
     policy::CooldownPolicy,
     region_rotate::RegionRotate,
+    sticky::CacheAffinity,
 };
 
-use super::leaf::{Leaf, Parked, send};
-use crate::prompts::chat_of_bytes;
+use super::leaf::{Leaf, Parked, send, template};
+use crate::prompts::{chat_of_bytes, response_of_bytes};
 
 /// Sends one request.
 pub type Send = Box<dyn FnMut()>;
@@ -170,6 +173,23 @@ pub const PATHS: &[Path] = &[
     path("closed", "Rotate 1000, half resting", |leaf| rotating(&leaf, &resting(1000, 500))),
     path("closed", "Rotate 1000, all but one resting", |leaf| rotating(&leaf, &resting(1000, 999))),
     path("closed", "Rotate 1000, all resting", |leaf| rotating(&leaf, &resting(1000, 1000))),
+    // What a body costs, before it is known whether its request may go.
+    path("weighed", "chat of 2 KiB", |_| weighed(2 << 10)),
+    path("weighed", "chat of 32 KiB", |_| weighed(32 << 10)),
+    path("weighed", "chat of 256 KiB", |_| weighed(256 << 10)),
+    // The body names the model, and the backends another one.
+    path("v1", "Rotate 2, chat of 2 KiB", |leaf| renamed(&leaf, 2 << 10)),
+    path("v1", "Rotate 2, chat of 32 KiB", |leaf| renamed(&leaf, 32 << 10)),
+    path("v1", "Rotate 2, chat of 256 KiB", |leaf| renamed(&leaf, 256 << 10)),
+    // The backend that may have the start of the prompt in its cache.
+    path("affinity", "Rotate 4", |leaf| by_prompt(&leaf, 4)),
+    path("affinity", "Rotate 100", |leaf| by_prompt(&leaf, 100)),
+    path("affinity", "Rotate 1000", |leaf| by_prompt(&leaf, 1000)),
+    // An answer is read to its end, for ids that only its resource knows.
+    path("sticky", "Rotate 2, a response of 2 KiB read", |leaf| answered(&leaf, None)),
+    path("sticky", "Rotate 2, a response of 2 KiB read, sticky", |leaf| {
+        answered(&leaf, Some(Sticky::new()))
+    }),
 ];
 
 fn over<S, R>(leaf: &Leaf, mut service: S) -> Send
@@ -249,6 +269,66 @@ fn closed_chat(leaf: &Leaf, bytes: usize) -> Send {
     parked.reclaim(send(&mut service, request(&parked)));
     Box::new(move || parked.reclaim(send(&mut service, request(&parked))))
 }
+
+/// Weighs a conversation.
+fn weighed(bytes: usize) -> Send {
+    let body = chat_of_bytes(bytes);
+    let (uri, headers) = (template().uri, HeaderMap::new());
+    let weights = TokenWeights::new();
+    Box::new(move || {
+        let head = Head::new(&uri, &headers);
+        black_box(weights.estimate(&head, Some(black_box(body.as_bytes()))));
+    })
+}
+
+/// A request of the v1 API, whose body names a model that the backends call otherwise.
+fn renamed(leaf: &Leaf, bytes: usize) -> Send {
+    let named = |backend: Backend| backend.deployment("standard");
+    let pool = BackendPool::new(backends(2).map(named)).expect("a valid pool");
+    let (parked, mut service) = (leaf.parked(), rotate(pool, leaf));
+    let body = Bytes::from(chat_of_bytes(bytes));
+    let uri = Uri::from_static("https://gateway.contoso.example/openai/v1/chat/completions");
+    Box::new(move || {
+        let mut request = parked.request().map(|_| Full::new(body.clone()));
+        *request.uri_mut() = uri.clone();
+        parked.reclaim(send(&mut service, request));
+    })
+}
+
+/// A conversation whose prompt decides where it starts.
+fn by_prompt(leaf: &Leaf, count: usize) -> Send {
+    let layer = RegionRotateLayer::new(pool(count)).cache_affinity(CacheAffinity::KeyOrPrompt);
+    let (parked, mut service) = (leaf.parked(), layer.layer(leaf.clone()));
+    let body = Bytes::from(chat_of_bytes(2 << 10));
+    Box::new(move || {
+        let request = parked.request().map(|_| Full::new(body.clone()));
+        parked.reclaim(send(&mut service, request));
+    })
+}
+
+/// A request of the Responses API, whose answer is read.
+fn answered(leaf: &Leaf, sticky: Option<Sticky>) -> Send {
+    let answer = Bytes::from(response_of_bytes(2 << 10));
+    let with_body =
+        move |response: Response<Full<Bytes>>| response.map(|_| Full::new(answer.clone()));
+    let mut layer = RegionRotateLayer::new(pool(2));
+    if let Some(sticky) = sticky {
+        layer = layer.sticky(sticky);
+    }
+    let mut service = layer.layer(MapResponseLayer::new(with_body).layer(leaf.clone()));
+    let parked = leaf.parked();
+    let uri = Uri::from_static("https://gateway.contoso.example/openai/v1/responses");
+    Box::new(move || {
+        let mut request = parked.request().map(|_| Full::new(Bytes::from_static(ASKED)));
+        *request.uri_mut() = uri.clone();
+        let (head, body) = send(&mut service, request).into_parts();
+        let read = body.collect().now_or_never().expect("it is here").expect("it is whole");
+        black_box(read.to_bytes());
+        parked.reclaim(Response::from_parts(head, ()));
+    })
+}
+
+const ASKED: &[u8] = br#"{"model":"gpt-4o","input":"What did the tide leave behind?"}"#;
 
 /// What a gateway has in front of its client.
 fn stack(

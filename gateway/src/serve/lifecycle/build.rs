@@ -16,7 +16,7 @@ use crate::{
         inbound::{client_keys::ClientKeys, runtime::Runtime},
         routing::{
             allowed_models::AllowedModels,
-            client_home::ClientHome,
+            client_home::ClientHomes,
             routes::{ModelRoute, Routes, StickyScope},
         },
         upstream::{
@@ -115,7 +115,8 @@ pub(crate) fn runtime(config: Config, last: Option<&Runtime>) -> Result<Runtime,
     let sticky = limited(sticky, &config.sticky);
     let snapshot = Arc::new(Snapshot::new(config, models, sticky, fleet));
     let routes = Routes::new(Arc::clone(&snapshot), routes);
-    let home = |client: &str, allowed: &AllowedModels| ClientHome::new(client, allowed, &routes);
+    let homes = ClientHomes::new(&routes);
+    let home = |client: &str, allowed: &AllowedModels| homes.of(client, allowed);
     let clients = &snapshot.config.clients;
     let rates = snapshot.fleet.as_ref().filter(|_| share.rates).map(|running| &running.fleet);
     let clients = ClientKeys::new(clients, home, last.map(|last| &last.clients), rates);

@@ -8,6 +8,7 @@ use tower_spillover::{
     sticky::{Home, Residents},
 };
 
+use super::allowed_models::AllowedModels;
 use crate::{
     serve::upstream::{request_body::RequestBody, stack::Stack},
     snapshot::{RunningModel, Snapshot},
@@ -19,6 +20,12 @@ pub(crate) struct Routes {
     /// By their own names and their aliases.
     by_name: HashMap<String, Arc<ModelRoute>>,
     default: Option<Arc<ModelRoute>>,
+    /// The sticky models in order, the default one first.
+    holders: Vec<Arc<ModelRoute>>,
+    /// The places in `holders` of those with a backend of this name, in order.
+    by_backend: HashMap<String, Vec<usize>>,
+    /// The places of those with a backend on the resource with this hash, in order.
+    by_resource: HashMap<u64, Vec<usize>>,
 }
 
 /// A configured model.
@@ -44,8 +51,12 @@ impl ModelRoute {
     }
 
     pub(crate) fn has_backend(&self, name: &str) -> bool {
+        self.backends().any(|known| known == name)
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &str> {
         let pools = self.model.ptu.iter().chain(&self.model.standard);
-        pools.flat_map(BackendPool::names).any(|known| known == name)
+        pools.flat_map(BackendPool::names)
     }
 
     /// How long the whole PTU tier will refuse; `None` if it may answer, or fails.
@@ -57,12 +68,6 @@ impl ModelRoute {
     pub(crate) fn homes(&self) -> Option<Residents> {
         self.sticky.as_ref().map(|scope| scope.sticky.homes(&scope.residents))
     }
-
-    /// Whether something that `request` refers to is known to be at one of its backends.
-    fn holds(&self, request: &Request<RequestBody>) -> bool {
-        let knows = |scope: &StickyScope| scope.sticky.knows(request, &scope.residents);
-        self.sticky.as_ref().is_some_and(knows)
-    }
 }
 
 impl Routes {
@@ -72,7 +77,21 @@ impl Routes {
         let only = models.keys().next().filter(|_| models.len() == 1);
         let default = snapshot.config.default_model.as_ref().or(only);
         let default = default.and_then(|name| by_name.get(name)).cloned();
-        Self { snapshot, by_name, default }
+        let own = models.keys().filter_map(|name| by_name.get(name));
+        let others = own.filter(|route| !default.as_ref().is_some_and(|it| Arc::ptr_eq(it, route)));
+        let (mut holders, mut by_backend, mut by_resource) =
+            (Vec::new(), HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for route in default.iter().chain(others) {
+            let Some(scope) = &route.sticky else { continue };
+            for name in route.backends() {
+                by_backend.entry(name.to_owned()).or_default().push(holders.len());
+            }
+            for resource in scope.residents.resources() {
+                by_resource.entry(resource).or_default().push(holders.len());
+            }
+            holders.push(Arc::clone(route));
+        }
+        Self { snapshot, by_name, default, holders, by_backend, by_resource }
     }
 
     /// The model named `name`, by its own name or an alias; else the default model, if the
@@ -111,19 +130,35 @@ impl Routes {
         if self.snapshot.models.len() < 2 {
             return None;
         }
-        self.default_first().find(|route| {
-            may_be(&route.model.name)
-                && match backend {
-                    Some(name) => route.is_sticky() && route.has_backend(name),
-                    None => route.holds(request),
-                }
-        })
+        let first = |places: &Vec<usize>| {
+            places.iter().copied().find(|&place| may_be(&self.holders[place].model.name))
+        };
+        let place = match backend {
+            Some(name) => self.by_backend.get(name).and_then(first),
+            None => {
+                let resources = self.snapshot.sticky.resources_of(request);
+                let known = resources.iter().filter_map(|resource| self.by_resource.get(resource));
+                known.filter_map(first).min()
+            }
+        };
+        Some(&self.holders[place?])
     }
 
-    /// All models, the default one first; it appears twice.
-    pub(crate) fn default_first(&self) -> impl Iterator<Item = &Arc<ModelRoute>> {
-        let all = self.names().filter_map(|name| self.by_name.get(name));
-        self.default.iter().chain(all)
+    /// The models that a client may use, the default one first; it appears twice.
+    pub(crate) fn default_first<'a>(
+        &'a self,
+        allowed: &'a AllowedModels,
+    ) -> impl Iterator<Item = &'a Arc<ModelRoute>> {
+        let all = allowed.names().is_none().then(|| self.names());
+        let some = allowed.names().unwrap_or_default().iter().map(String::as_str);
+        let all = all.into_iter().flatten().chain(some).filter_map(|name| self.own(name));
+        let default = self.default.iter().filter(|route| allowed.contains(&route.model.name));
+        default.chain(all)
+    }
+
+    /// The model with this name of its own, no alias.
+    fn own(&self, name: &str) -> Option<&Arc<ModelRoute>> {
+        self.by_name.get(name).filter(|route| route.model.name == name)
     }
 
     /// The models' own names, without aliases.
