@@ -47,8 +47,9 @@ fn main() {
 fn bench(criterion: &mut Criterion, paths: &[Path]) {
     let mut group = criterion.benchmark_group(paths[0].group);
     for path in paths {
-        let mut send = (path.build)(Leaf::extended());
-        group.bench_function(path.name, |bencher| bencher.iter(&mut send));
+        group.bench_function(path.name, |bencher| {
+            bencher.iter_custom(|requests| turns::time(path, requests));
+        });
     }
     group.finish();
 }

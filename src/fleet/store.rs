@@ -70,7 +70,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The `backend` refuses requests. Those that [follow](Self::follow) it hear of it, unless they know
-    /// of a longer closing of the same. Nobody waits for it.
+    /// of a longer closing of the same. No request waits for it.
     fn close(&self, backend: &Name, closing: Closing) {
         let _ = (backend, closing);
     }
@@ -82,7 +82,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Changes what was taken out of the budget called `name` by this much, if its `window` is still
-    /// open. Nobody waits for it.
+    /// open. No request waits for it.
     fn correct(&self, name: &Name, window: u64, change: i64) {
         let _ = (name, window, change);
     }
@@ -96,7 +96,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Objects with these ids are held like this, as an answer showed. The store keeps that for `age`
     /// after the last call about an id, or a little longer. The first owner keeps an id: others and
     /// holders without an owner do not replace it. Then it calls `on_stored` with the holders that it
-    /// keeps, in the order of `ids`. Nobody waits for it.
+    /// keeps, in the order of `ids`. No request waits for it.
     ///
     /// A store must not print or persist an id: it hashes them.
     fn remember(
@@ -133,7 +133,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Box::pin(ready(Err(Unreachable)))
     }
 
-    /// Like [`gate`](Self::gate), for a call that asks nothing. Nobody waits for it.
+    /// Like [`gate`](Self::gate), for a call that asks nothing. No request waits for it.
     fn tell_gate(&self, name: &Name, call: GateCall) {
         let _ = (name, call);
     }
