@@ -116,22 +116,23 @@ fn count_ids(list: &[u8]) -> usize {
 /// Whether a model is not shown the string with this key: URLs, the content of files and images, and
 /// fields that only link items.
 pub(super) fn is_hidden(key: &[u8]) -> bool {
-    matches!(
-        key,
-        b"url"
-            | b"image_url"
-            | b"data"
-            | b"file_data"
-            | b"filename"
-            | b"file_id"
-            | b"role"
-            | b"id"
-            | b"call_id"
-            | b"tool_call_id"
-            | b"status"
-            | b"detail"
-            | b"format"
-    )
+    is_content(key)
+        || matches!(
+            key,
+            b"filename"
+                | b"role"
+                | b"id"
+                | b"call_id"
+                | b"tool_call_id"
+                | b"status"
+                | b"detail"
+                | b"format"
+        )
+}
+
+/// Whether the string with this key is an attachment's content or address.
+pub(super) fn is_content(key: &[u8]) -> bool {
+    matches!(key, b"url" | b"image_url" | b"data" | b"file_data" | b"file_id")
 }
 
 fn is_attachment(kind: &[u8]) -> bool {

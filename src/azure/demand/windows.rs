@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memrchr};
 
-use super::text::{ATTACHMENT_TOKENS, BYTES_PER_TOKEN, PromptText, Shown, is_hidden};
+use super::text::{ATTACHMENT_TOKENS, BYTES_PER_TOKEN, PromptText, Shown, is_content, is_hidden};
 use crate::{
     azure::json::{Scan, Skipped, decoded_length, mark},
     random::split_mix,
@@ -63,7 +63,10 @@ impl PromptText {
             is_after_data = shown == Shown::Texts && begun.len() >= NEAR_BYTES && is_data(begun);
             text.bytes = if is_after_data { 0 } else { decoded_length(begun) };
         }
-        let (content, mut key) = (&content[..window.end], &b""[..]);
+        let (content, ahead) = content.split_at(window.end);
+        let mut key = &b""[..];
+        // Whether the content of the last attachment has not been met.
+        let mut lacks_content = false;
         let mut at = first.at + usize::from(first.closes);
         loop {
             at += mark(&content[at..]);
@@ -79,18 +82,24 @@ impl PromptText {
             let Some(string) = scan.measure() else {
                 // It goes on after the window.
                 let raw = &content[at + 1..];
-                let is_before_data = shown == Shown::Texts && is_hidden(key);
-                text.attachments -= usize::from(is_before_data).min(text.attachments);
+                if shown == Shown::Texts && is_content(key) {
+                    text.attachments = text.attachments.saturating_sub(1);
+                    lacks_content = false;
+                }
                 let length = decoded_length(raw);
                 text.add_string(&Skipped { raw, length }, false, &mut key, shown);
                 break;
             };
             let is_key = scan.peek() == Some(b':');
+            let (is_its_content, attachments) = (!is_key && is_content(key), text.attachments);
             text.add_string(&string, is_key, &mut key, shown);
+            lacks_content = text.attachments > attachments || lacks_content && !is_its_content;
             at = scan.at();
         }
         // An attachment counts where its content is met.
-        text.attachments -= usize::from(is_after_data).min(text.attachments);
+        let is_before_data = lacks_content && has_data(&ahead[..ahead.len().min(WINDOW_BYTES)]);
+        let elsewhere = usize::from(is_after_data) + usize::from(is_before_data);
+        text.attachments = text.attachments.saturating_sub(elsewhere);
         text
     }
 }
@@ -140,7 +149,16 @@ fn hidden_data(
 
 /// Whether a text may be base64, in either alphabet (RFC 4648, sections 4 and 5).
 fn is_data(text: &[u8]) -> bool {
-    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte))
+    text.iter().all(is_of_data)
+}
+
+/// Whether a part of a text may be base64 and is longer than a word.
+fn has_data(text: &[u8]) -> bool {
+    text.split(|byte| !is_of_data(byte)).any(|part| part.len() >= NEAR_BYTES)
+}
+
+fn is_of_data(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/=-_".contains(byte)
 }
 
 /// How many times `part` fits into `whole`.
@@ -215,6 +233,35 @@ mod tests {
                     "{name}{layout}: {least} to {most}"
                 );
                 assert!(means.contains(&mean), "{name}{layout}: {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn photographs_in_the_body_cost_what_they_do_in_any_order_of_members() {
+        let data = "iVBORw0KGgo".repeat(14_000);
+        for part in [
+            r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,DATA"}}"#,
+            r#"{"type":"image_url","image_url":{"detail":"high","url":"data:image/png;base64,DATA"}}"#,
+            r#"{"image_url":{"url":"data:image/png;base64,DATA"},"type":"image_url"}"#,
+            r#"{"type":"input_image","image_url":"data:image/png;base64,DATA","detail":"low"}"#,
+            r#"{"type":"input_file","filename":"a.pdf","file_data":"data:application/pdf;base64,DATA"}"#,
+            r#"{"type":"input_audio","input_audio":{"data":"DATA","format":"wav"}}"#,
+            r#"{"input_audio":{"format":"wav","data":"DATA"},"type":"input_audio"}"#,
+        ] {
+            for indent in ["", "\n      ", "\n                          "] {
+                let part =
+                    part.replace(',', &format!(",{indent}")).replace('{', &format!("{{{indent}"));
+                let part =
+                    part.replace(&format!("base64,{indent}"), "base64,").replace("DATA", &data);
+                let parts = [&*part; 4].join(&format!(",{indent}"));
+                let body = format!(r#"{{"messages":[{{"role":"user","content":[{parts}]}}]}}"#);
+                let ratios = ratios(&body, 4.0 * ATTACHMENT_TOKENS);
+                let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+                let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+                let of = &body[..body.len().min(160)];
+                assert!(least >= 0.7 && most <= 4.5, "{of}: {least} to {most}");
+                assert!((0.9..=1.2).contains(&mean), "{of}: {mean}");
             }
         }
     }
