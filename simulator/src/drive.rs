@@ -100,10 +100,14 @@ async fn drive(
 /// Drives one request from its arrival until its answer has been read.
 async fn call(stack: Stack, request: Request<Full<Bytes>>, place: usize, run: Arc<Run>) {
     let Number(index) = *request.extensions().get().expect("requests are numbered");
-    run.ledger.arrive(index, place, run.now());
+    let arrival = run.now();
+    run.ledger.arrive(index, place, arrival);
     run.look();
     if let Ok(answer) = stack.oneshot(request).await {
-        if answer.status() == StatusCode::TOO_MANY_REQUESTS && run.has_standard() {
+        // Later it may not be sent any more.
+        let is_in_time = run.now() <= arrival + run.plan.max_wait_of(index);
+        let is_refused = answer.status() == StatusCode::TOO_MANY_REQUESTS;
+        if is_refused && is_in_time && run.has_standard() {
             run.ledger.refused_needlessly(index);
         }
         let mut body = answer.into_body();

@@ -40,8 +40,8 @@ pub struct SimReport {
     /// The share of requests whose caller got a 429, or no answer because the connection failed or
     /// the process crashed.
     pub refused: f64,
-    /// The share of requests whose caller got a 429 while a Standard deployment had quota, and had
-    /// had it for longer than the 60 ms that the news takes.
+    /// The share of requests whose caller got a 429 within `max_wait` while a Standard deployment had
+    /// quota, and had had it for longer than the 60 ms that the news takes.
     pub refused_needlessly: f64,
     /// How much later than `max_wait` after its arrival the last attempt of a request left, in
     /// milliseconds: the maximum over all requests, negative if all were earlier.
