@@ -259,9 +259,9 @@ impl Sticky {
         self.store.is_some()
     }
 
-    /// Asks the store of the fleet for ids that are not known here, so that [`knows`](Self::knows) and
-    /// [`ownership`](Self::ownership) know them: those of the client of `home`. Without a
-    /// [fleet](Self::fleet) it is ready at once.
+    /// Asks the store of the fleet for ids that are not known here, so that
+    /// [`resources_of`](Self::resources_of) and [`ownership`](Self::ownership) know them: those of the
+    /// client of `home`. Without a [fleet](Self::fleet) it is ready at once.
     ///
     /// The layers do this themselves. It is for a process that looks at a request before it calls
     /// them.
