@@ -1,4 +1,4 @@
-//! The rule of ids in a store. `redis/remember.lua` and `redis/recall.lua` are the same rule.
+//! The rule of ids in a store. `redis/ids.lua`, `remember.lua` and `recall.lua` are the same rule.
 
 use std::{
     collections::{BTreeMap, HashMap},

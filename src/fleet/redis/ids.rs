@@ -145,9 +145,9 @@ impl fmt::Debug for IdSecret {
 }
 
 pub(super) static REMEMBER: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("remember.lua")));
+    LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("remember.lua"))));
 pub(super) static RECALL: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("recall.lua")));
+    LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("recall.lua"))));
 
 /// Of 128 bits, as 16 random bytes or 22 characters of base64, nobody can try all.
 const MIN_SECRET_BYTES: usize = 16;
