@@ -58,7 +58,7 @@ fn a_refused_probe_whose_caller_gives_up_hands_over() {
 #[test]
 fn a_head_that_is_cancelled_hands_its_turn_over() {
     explore(|| {
-        let (gate, probe) = probing();
+        let (gate, probe) = probing(new_gate);
         let (fickle, patient) = (waits(&gate, DEADLINE), waits(&gate, DEADLINE));
         let fickle = thread::spawn(move || drop(polled_once(fickle)));
         let patient = thread::spawn(move || drop(goes(block_on(patient))));
@@ -72,7 +72,7 @@ fn a_head_that_is_cancelled_hands_its_turn_over() {
 #[test]
 fn a_head_whose_time_is_up_hands_its_turn_over() {
     explore(|| {
-        let (gate, probe) = probing();
+        let (gate, probe) = probing(new_gate);
         let (hasty, patient) = (waits(&gate, TICK), waits(&gate, DEADLINE));
         clock::set(2 * TICK);
         let hasty = thread::spawn(move || assert!(matches!(block_on(hasty), Admission::Spill(_))));
@@ -87,7 +87,7 @@ fn a_head_whose_time_is_up_hands_its_turn_over() {
 #[test]
 fn a_newcomer_sees_an_open_gate_or_is_woken_when_it_opens() {
     explore(|| {
-        let (gate, probe) = probing();
+        let (gate, probe) = probing(new_gate);
         let newcomers = [(); 2].map(|()| {
             let gate = gate.clone();
             thread::spawn(move || drop(arrives(&gate)))
@@ -134,7 +134,7 @@ fn requests_that_became_too_late_are_woken_and_spill() {
 #[test]
 fn no_request_waits_at_an_idle_gate() {
     explore(|| {
-        let (gate, probe) = probing();
+        let (gate, probe) = probing(new_gate);
         drop(probe);
         // Long enough for the gate to find that it is idle.
         let now = clock::set(DEADLINE);
@@ -180,9 +180,7 @@ fn news_of_a_fleet_that_its_ptu_is_busy_are_not_lost_while_a_request_finds_the_g
 #[test]
 fn requests_that_the_store_of_a_fleet_does_not_answer_hand_over_to_one_another() {
     explore(|| {
-        clock::set(Duration::ZERO);
-        let gate = of_fleet();
-        let probe = probe_of(&gate);
+        let (gate, probe) = probing(of_fleet);
         let waiters = [(); 2].map(|()| {
             // Each asks the store, and is in the queue of this process then.
             let waiter = waits(&gate, DEADLINE);
@@ -197,9 +195,7 @@ fn requests_that_the_store_of_a_fleet_does_not_answer_hand_over_to_one_another()
 #[test]
 fn a_request_that_leaves_while_the_store_does_not_answer_hands_over() {
     explore(|| {
-        clock::set(Duration::ZERO);
-        let gate = of_fleet();
-        let probe = probe_of(&gate);
+        let (gate, probe) = probing(of_fleet);
         let (fickle, patient) = (waits(&gate, DEADLINE), waits(&gate, DEADLINE));
         let fickle = thread::spawn(move || drop(polled_once(fickle)));
         let patient = thread::spawn(move || drop(goes(block_on(patient))));
@@ -237,7 +233,7 @@ where
     T: 'static,
 {
     explore(move || {
-        let (gate, probe) = probing();
+        let (gate, probe) = probing(new_gate);
         let under_way = Arc::new(AtomicUsize::new(0));
         let waiters = [(); 2].map(|()| {
             let (waiter, gate) = (waits(&gate, DEADLINE), gate.clone());
@@ -256,19 +252,14 @@ where
     });
 }
 
-/// A gate at time zero without a rate, whose PTU refused and is being probed.
-fn probing() -> (Gate, Permit) {
-    clock::set(Duration::ZERO);
-    let gate = new_gate();
-    let probe = probe_of(&gate);
-    (gate, probe)
-}
-
-/// The PTU refuses now, and the refused request probes it.
-fn probe_of(gate: &Gate) -> Permit {
-    let refused = gate.on_refused(None, &refusal(clock::now(), DEADLINE));
+/// A gate at time zero without a rate, whose PTU refused and is being probed by the refused request.
+fn probing(gate: fn() -> Gate) -> (Gate, Permit) {
+    let now = clock::set(Duration::ZERO);
+    let gate = gate();
+    let refused = gate.on_refused(None, &refusal(now, DEADLINE));
     let (waiter, _) = refused.expect("there is time left");
-    goes(block_on(waiter))
+    let probe = goes(block_on(waiter));
+    (gate, probe)
 }
 
 /// A gate that has measured a rate of 100, and whose PTU is at its limit.

@@ -186,12 +186,13 @@ mod tests {
 
     use super::{super::Demand, *};
 
-    /// Ratios of the estimate to what a tree counts, for many draws, in order.
-    fn ratios(body: &str, expected: f64) -> Vec<f64> {
+    /// The least, mean and largest ratio of the estimate to what a tree counts, of many draws.
+    fn ratios(body: &str, expected: f64) -> [f64; 3] {
         let read = |draw: u64| Demand::read(body.as_bytes(), None, split_mix(draw));
         let mut ratios: Vec<_> = (0..200).map(|draw| read(draw).prompt / expected).collect();
         ratios.sort_by(f64::total_cmp);
-        ratios
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        [ratios[0], mean, ratios[ratios.len() - 1]]
     }
 
     /// The bounds of the ratio, and of its mean, by kind of body.
@@ -220,9 +221,7 @@ mod tests {
                 (", indented", format!("{body:#}")),
                 (", escaped", prompts::ascii(&body)),
             ] {
-                let ratios = ratios(&text, expected);
-                let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-                let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+                let [least, mean, most] = ratios(&text, expected);
                 println!(
                     "| {name}{layout} | {} | {expected:.0} | {least:.2} | {mean:.2} | {most:.2} |",
                     text.len() >> 10
@@ -254,9 +253,7 @@ mod tests {
                     part.replace(&format!("base64,{indent}"), "base64,").replace("DATA", &data);
                 let parts = [&*part; 4].join(&format!(",{indent}"));
                 let body = format!(r#"{{"messages":[{{"role":"user","content":[{parts}]}}]}}"#);
-                let ratios = ratios(&body, 4.0 * ATTACHMENT_TOKENS);
-                let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-                let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+                let [least, mean, most] = ratios(&body, 4.0 * ATTACHMENT_TOKENS);
                 let of = &body[..body.len().min(160)];
                 assert!(least >= 0.7 && most <= 4.5, "{of}: {least} to {most}");
                 assert!((0.9..=1.2).contains(&mean), "{of}: {mean}");
