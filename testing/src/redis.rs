@@ -67,6 +67,17 @@ impl Server {
         Ok(line.trim_end().to_owned())
     }
 
+    /// Makes the user `spillover`, who may do what the page of fleets allows, and `more`.
+    pub fn allow(&self, password: &str, more: &[&str]) {
+        let page = include_str!("../../docs/fleet.md");
+        let (_, rules) = page.split_once(">PASSWORD ").expect("a rule");
+        let rules = rules.lines().next().expect("a line");
+        let password = format!(">{password}");
+        let mut words = vec!["ACL", "SETUSER", "spillover", "on", &*password];
+        words.extend(rules.split(' ').chain(more.iter().copied()));
+        assert_eq!(self.command(&words), "+OK");
+    }
+
     /// Sends a signal by its name: the process sleeps after `STOP` and goes on after `CONT`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

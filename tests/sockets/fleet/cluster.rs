@@ -17,12 +17,12 @@ use tower_spillover::{
     sticky::{Home, Ownership},
 };
 
-use super::{Process, allow};
+use super::Process;
 use crate::clock::{Stopwatch, pause, until};
 
 async fn processes(cluster: &Cluster, number: usize, limit: u32) -> Vec<Process> {
     for server in &cluster.servers {
-        allow(server, &["+cluster|slots"]);
+        server.allow("secret", &["+cluster|slots"]);
     }
     let urls = cluster.urls();
     let store = || {
@@ -85,7 +85,7 @@ async fn a_cluster_is_one_store_and_is_used_again_after_it_lost_a_primary() {
 #[tokio::test]
 async fn what_one_process_learned_is_known_to_the_others_through_a_cluster() {
     let Some(cluster) = Cluster::start() else { return };
-    cluster.servers.iter().for_each(|server| allow(server, &["+cluster|slots"]));
+    cluster.servers.iter().for_each(|server| server.allow("secret", &["+cluster|slots"]));
     let urls = cluster.urls();
     let process = || {
         let store = RedisStore::of_cluster(urls.iter().map(|url| &**url)).unwrap();

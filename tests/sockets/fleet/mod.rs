@@ -135,21 +135,6 @@ async fn an_amount_that_is_granted_too_late_is_returned() {
     assert_eq!(served, 9, "the late grant was returned");
 }
 
-/// What the page of fleets allows the user of a store.
-fn documented_acl() -> impl Iterator<Item = &'static str> {
-    let page = include_str!("../../../docs/fleet.md");
-    let (_, rules) = page.split_once(">PASSWORD ").expect("a rule");
-    rules.lines().next().expect("a line").split(' ')
-}
-
-/// Makes the user of the documentation, who may do `more`.
-fn allow(server: &Server, more: &[&'static str]) {
-    let mut words = vec!["ACL", "SETUSER", "spillover", "on", ">secret"];
-    words.extend(documented_acl());
-    words.extend(more);
-    assert_eq!(server.command(&words), "+OK");
-}
-
 /// What `event` does to 200 requests a second of two processes: none may fail. It takes the store of each
 /// process out of use as often as `outages` says.
 async fn survive(
@@ -206,7 +191,7 @@ async fn survive(
 async fn no_failure_of_the_store_fails_a_request() {
     let Some(mut server) = Server::start(&[]) else { return };
     let server = &mut server;
-    allow(server, &[]);
+    server.allow("secret", &[]);
     let processes: Vec<_> = (0..2)
         .map(|_| {
             let store = RedisStore::new(&server.url()).unwrap();
@@ -239,7 +224,7 @@ async fn no_failure_of_the_store_fails_a_request() {
         server.kill();
         pause(400).await;
         server.restart();
-        allow(server, &[]);
+        server.allow("secret", &[]);
     })
     .await;
     survive("maxmemory", server, processes, &[1; 2], async |server| {
@@ -251,7 +236,7 @@ async fn no_failure_of_the_store_fails_a_request() {
     survive("ACL removed", server, processes, &[1; 2], async |server| {
         assert_eq!(server.command(&["ACL", "SETUSER", "spillover", "-@all"]), "+OK");
         pause(400).await;
-        allow(server, &[]);
+        server.allow("secret", &[]);
     })
     .await;
     let stats = &processes[0].fleet.stats().operations[0];
