@@ -55,11 +55,9 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     let timeout = section.get("timeout");
     let timeout = timeout.and_then(|value| value.duration(MIN_TIMEOUT, MAX_TIMEOUT));
     let secret = section.get("secret");
-    let mut share = section.get("share").map(|value| share(&value, secret.is_some()));
-    if share.is_none() {
-        share = Some(Share { sticky: secret.is_some(), ..Share::default() });
-    }
-    let share = share.unwrap_or_default();
+    let has_secret = secret.is_some();
+    let share = section.get("share").map(|value| share(&value, has_secret));
+    let share = share.unwrap_or_else(|| Share { sticky: has_secret, ..Share::default() });
     let secret = secret.and_then(|value| self::secret(&value));
     let sticky_age = section.get("sticky_age");
     if !share.sticky {
