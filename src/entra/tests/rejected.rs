@@ -47,10 +47,15 @@ async fn a_token_that_is_asked_for_while_the_credential_changes_is_of_the_new_on
 
     let (asked, is_asked) = std::sync::mpsc::channel();
     let is_asked = Mutex::new(is_asked);
+    let (opens, is_opening) = tokio::sync::oneshot::channel();
+    let opens = Mutex::new(Some(opens));
     let opened = AtomicUsize::new(0);
     let source = EntraTokens::opened_by(move || {
         if opened.fetch_add(1, Ordering::Relaxed) == 0 {
             return Ok::<_, ()>(Arc::new(Fixed("old")) as Arc<dyn TokenCredential>);
+        }
+        if let Some(opens) = lock(&opens).take() {
+            let _ = opens.send(());
         }
         // Blocks until the next request, and a moment longer.
         let _ = lock(&is_asked).recv();
@@ -63,8 +68,7 @@ async fn a_token_that_is_asked_for_while_the_credential_changes_is_of_the_new_on
     let rejecting = tokio::task::spawn_blocking(move || other.rejected(&old));
     let other = source.clone();
     let asking = tokio::spawn(async move {
-        // The rejection is in progress.
-        rest(Duration::from_millis(20)).await;
+        is_opening.await.expect("the rejection is in progress");
         asked.send(()).expect("it is waited for");
         other.token().await
     });
