@@ -9,8 +9,13 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use redis::Connection;
 use spillover_testing::redis::Server;
 
-use super::ids::{read, to_recall, to_remember};
-use super::*;
+use super::{
+    super::{
+        Membership,
+        ids::{IdSecret, read, to_recall, to_remember},
+    },
+    *,
+};
 use crate::fleet::{budget::StoredBudget, ids::StoredIds, rate::StoredRate};
 
 /// What happens to a budget.
