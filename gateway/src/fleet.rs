@@ -1,11 +1,10 @@
 //! The fleet of this gateway: what it shares with other replicas.
 
-use tower_spillover::{
-    ConfigError,
-    fleet::{Fleet, RedisStore, StoreStatus},
-};
+use std::error::Error;
 
-use crate::config::FleetSettings;
+use tower_spillover::fleet::{Fleet, RedisStore, StoreStatus};
+
+use crate::{config::FleetSettings, entra};
 
 /// A fleet in use.
 #[derive(Clone, Debug)]
@@ -19,8 +18,8 @@ impl RunningFleet {
     ///
     /// # Errors
     ///
-    /// If the store's address, certificates or secret cannot be used.
-    pub(crate) fn new(settings: &FleetSettings) -> Result<Self, ConfigError> {
+    /// If the store's address, identity, certificates or secret cannot be used.
+    pub(crate) fn new(settings: &FleetSettings) -> Result<Self, Box<dyn Error>> {
         let store = store(settings)?;
         let address = store.address();
         let store = store.on_change(move |status| log(&address, status));
@@ -33,8 +32,8 @@ impl RunningFleet {
 ///
 /// # Errors
 ///
-/// If its address, certificates or secret cannot be used.
-pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, ConfigError> {
+/// If its address, identity, certificates or secret cannot be used.
+pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, Box<dyn Error>> {
     let mut urls = settings.store.iter().map(String::as_str);
     let mut store = match &settings.sentinel {
         Some(master) => RedisStore::of_sentinels(master, urls)?,
@@ -46,6 +45,9 @@ pub(crate) fn store(settings: &FleetSettings) -> Result<RedisStore, ConfigError>
     }
     if let Some(password) = &settings.password {
         store = store.password(password.expose());
+    }
+    if let Some(entra) = &settings.entra {
+        store = store.tokens(entra::tokens(entra)?);
     }
     if let Some(pem) = &settings.trust {
         store = store.trust(pem)?;

@@ -208,6 +208,19 @@ fn what_does_nothing_is_told_and_is_an_error_only_where_that_is_asked_for() {
             Sample { other: "auth = \"entra\"", rest: "[entra]\nkind = \"workload\"", ..ONE },
         ),
         (
+            "entra",
+            Sample {
+                model: BUDGET,
+                rest: "[entra]\nkind = \"workload\"\n[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"",
+                ..ONE
+            },
+            Sample {
+                model: BUDGET,
+                rest: "[entra]\nkind = \"workload\"\n[fleet]\nname = \"f\"\nstore = \"redis://127.0.0.1:1\"\nuser = \"u\"\nauth = \"entra\"",
+                ..ONE
+            },
+        ),
+        (
             "fleet",
             Sample {
                 rest: "[fleet]\nname = \"f\"\nshare = [\"budgets\"]\nstore = \"redis://127.0.0.1:1\"",
@@ -389,7 +402,7 @@ fn every_problem_of_a_bad_file_is_told_at_once_by_place_and_remedy() {
     assert!(!told.contains("literal") && !told.contains("user:pw"), "{told}");
 }
 
-const FLEETS: [(&str, &str, &str, &str); 17] = [
+const FLEETS: [(&str, &str, &str, &str); 19] = [
     (
         "",
         "",
@@ -448,7 +461,19 @@ const FLEETS: [(&str, &str, &str, &str); 17] = [
         "",
         "",
         "fleet = { name = \"f\", store = \"rediss://r.example\", user = \"u\" }",
-        "fleet.user: has no password; add password = \"env:NAME\"",
+        "fleet.user: has no password; add password = \"env:NAME\", or auth = \"entra\"",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", auth = \"entra\", password = \"env:EAST_KEY\" }",
+        "entra: is missing, and fleet.auth needs it; add kind = \"workload\"\nfleet.auth: cannot be combined with `password`; remove one of the two\nfleet.auth: needs `user`, the object id of the identity",
+    ),
+    (
+        "",
+        "",
+        "fleet = { name = \"f\", store = \"rediss://r.example\", user = \"u\", auth = \"managed\" }",
+        "fleet.auth: \"managed\" is unknown; use one of entra",
     ),
     (
         "",

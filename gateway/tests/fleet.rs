@@ -49,7 +49,7 @@ fn replicas(name: &str, text: &str) -> Vec<Gateway> {
     (0..REPLICAS).map(start).collect()
 }
 
-fn status(gateway: &Gateway) -> Value {
+pub(crate) fn status(gateway: &Gateway) -> Value {
     let page = gateway.page("/-/status");
     let body = page.0.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str(body).unwrap()
@@ -61,14 +61,14 @@ fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
     line.trim().parse().ok()
 }
 
-fn events(gateway: &Gateway, message: &str) -> Vec<Value> {
+pub(crate) fn events(gateway: &Gateway, message: &str) -> Vec<Value> {
     let log = gateway.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
     lines.filter(|event: &Value| event["message"] == message).collect()
 }
 
-const UP: &str = "the fleet's store answers";
-const DOWN: &str = "the fleet's store does not answer; this replica decides alone";
+pub(crate) const UP: &str = "the fleet's store answers";
+pub(crate) const DOWN: &str = "the fleet's store does not answer; this replica decides alone";
 
 fn until_all_are_counted(gateways: &[Gateway]) {
     for gateway in gateways {

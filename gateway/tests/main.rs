@@ -26,6 +26,8 @@ mod first_token;
 mod fleet;
 mod fleet_sticky;
 #[cfg(unix)]
+mod fleet_tokens;
+#[cfg(unix)]
 mod header_hygiene;
 #[cfg(unix)]
 mod homes;

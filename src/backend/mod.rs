@@ -6,6 +6,8 @@ mod on_connect;
 mod pool;
 mod resource;
 mod rewrite;
+#[cfg(feature = "redis")]
+mod store_tokens;
 mod token;
 
 use std::{fmt, sync::Arc};

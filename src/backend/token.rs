@@ -79,11 +79,17 @@ impl AccessToken {
         if token.is_empty() {
             return Err(TokenError::new("the access token is empty"));
         }
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+        let mut value = HeaderValue::from_str(&format!("{BEARER}{token}")).map_err(|_| {
             TokenError::new("the access token has characters that a header cannot carry")
         })?;
         value.set_sensitive(true);
         Ok(Self(value))
+    }
+
+    /// The token itself.
+    #[cfg(feature = "redis")]
+    pub(super) fn secret(&self) -> &str {
+        self.0.to_str().ok().and_then(|it| it.strip_prefix(BEARER)).unwrap_or_default()
     }
 
     pub(super) fn into_header(self) -> HeaderValue {
@@ -163,6 +169,8 @@ impl fmt::Display for TokenError {
         write!(f, "no access token: {}", self.0)
     }
 }
+
+const BEARER: &str = "Bearer ";
 
 impl Error for TokenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

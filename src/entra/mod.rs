@@ -111,6 +111,13 @@ impl EntraTokens {
     /// Source: Microsoft Learn, "How to configure Azure OpenAI with Microsoft Entra ID".
     pub const COGNITIVE_SERVICES: &'static str = "https://cognitiveservices.azure.com/.default";
 
+    /// The scope of Azure Managed Redis and Azure Cache for Redis, for
+    /// `RedisStore::tokens` (feature `redis`).
+    ///
+    /// Source: Microsoft Learn, "Use Microsoft Entra ID for cache authentication with Azure Managed
+    /// Redis".
+    pub const REDIS: &'static str = "https://redis.azure.com/.default";
+
     /// Tokens from `credential`, for [`COGNITIVE_SERVICES`](Self::COGNITIVE_SERVICES).
     pub fn new(credential: Arc<dyn TokenCredential>) -> Self {
         Self::with(credential, None)

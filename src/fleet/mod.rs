@@ -44,6 +44,8 @@ use crate::ConfigError;
 pub(crate) use self::core::CONSTANTS;
 #[cfg(feature = "redis")]
 pub(crate) use self::core::{gate_layout, gate_script};
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::PasswordSource;
 #[cfg(all(fuzzing, feature = "redis"))]
 pub(crate) use self::redis::read_answer;
 #[cfg(feature = "redis")]

@@ -114,12 +114,14 @@ fn config<'a>(context: &'a ParseContext<'a>, root: &'a DeTable<'a>) -> Config {
     let sticky = model_policy::memory(root.section("sticky"));
     let telemetry = server::telemetry(root.section("telemetry"));
     let entra = root.optional("entra").map(server::entra);
-    let fleet = root.optional("fleet").and_then(fleet::fleet);
+    let fleet = root.optional("fleet").and_then(|section| fleet::fleet(section, entra.as_ref()));
     let tokens = root.optional("tokens").and_then(tokens::tokens);
     let classes = client::classes(&root.section("classes"));
     let section = root.section("models");
     let models = Models::read(&section, &classes);
-    if let Some(first) = models.entra.first().filter(|_| entra.is_none() && !root.has("entra")) {
+    let of_fleet = fleet.as_ref().filter(|fleet| fleet.entra.is_some()).map(|_| "fleet.auth");
+    let first = models.entra.first().map(String::as_str).or(of_fleet);
+    if let Some(first) = first.filter(|_| entra.is_none() && !root.has("entra")) {
         let text = format!("is missing, and {first} needs it; add kind = \"workload\"");
         context.report(0..0, "entra", text);
     }

@@ -3,16 +3,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use toml::de::DeValue;
-use tower_spillover::fleet::{Fleet, Local, RedisStore};
+use tower_spillover::{
+    entra::EntraTokens,
+    fleet::{Fleet, Local, RedisStore},
+};
 
 use super::{
-    Class, FleetSettings, Model, Secret, Share, client_key,
+    Class, Entra, EntraKind, FleetSettings, Model, Secret, Share, client_key,
     endpoint::{is_loopback, strip_field},
     pem,
     toml::{Section, Value},
 };
 
-pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
+/// Reads the section; `entra` is the identity of the gateway.
+pub(super) fn fleet(mut section: Section<'_>, entra: Option<&Entra>) -> Option<FleetSettings> {
     let name = section.required("name", "replicas with the same name share their state").and_then(
         |value| {
             let name = value.name()?;
@@ -42,9 +46,26 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
     let sentinel = sentinel.and_then(|value| value.name().map(str::to_owned));
     let user = section.text("user");
     let password = section.get("password").and_then(|value| value.secret());
-    if let Some(user) = section.get("user").filter(|_| !section.has("password")) {
-        user.report("has no password; add password = \"env:NAME\"");
+    let auth = section.get("auth");
+    if let Some(user) = section.get("user").filter(|_| !section.has("password") && auth.is_none()) {
+        user.report("has no password; add password = \"env:NAME\", or auth = \"entra\"");
     }
+    let entra = auth.and_then(|value| {
+        value.one_of(&[("entra", ())])?;
+        if section.has("password") {
+            value.report("cannot be combined with `password`; remove one of the two");
+        }
+        if user.is_none() {
+            value.report("needs `user`, the object id of the identity");
+        }
+        // Without [entra], which is reported, it is a placeholder.
+        let entra = entra.cloned().unwrap_or(Entra {
+            kind: EntraKind::Workload,
+            scope: String::new(),
+            authority: None,
+        });
+        Some(Entra { scope: EntraTokens::REDIS.to_owned(), ..entra })
+    });
     let trust = section.get("trust");
     if let (Some(trust), Some(store)) = (&trust, &store)
         && !store.iter().any(|store| store.starts_with(TLS))
@@ -74,6 +95,7 @@ pub(super) fn fleet(mut section: Section<'_>) -> Option<FleetSettings> {
         cluster,
         user,
         password,
+        entra,
         trust,
         timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
         share,

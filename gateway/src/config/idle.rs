@@ -52,9 +52,10 @@ fn sections(file: &mut Section<'_>, config: &Config) {
     let is_entra = |backend: &Backend| backend.auth == Auth::Entra;
     if let Some(entra) = file.get("entra")
         && !config.models.values().flat_map(backends).any(is_entra)
+        && config.fleet.as_ref().is_none_or(|fleet| fleet.entra.is_none())
     {
         entra.warn(
-            "has no effect: no backend has auth = \"entra\"; remove it, or add such a backend",
+            "has no effect: neither a backend nor [fleet] has auth = \"entra\"; remove it, or add that",
         );
     }
     if let (Some(fleet), Some(settings)) = (file.get("fleet"), &config.fleet)

@@ -14,6 +14,22 @@ use tower_spillover::entra::{EntraTokens, TokenEvent};
 use self::error::EntraError;
 use crate::config::{Entra, EntraKind};
 
+/// [`tokens`] whose failures are logged.
+///
+/// # Errors
+///
+/// As [`tokens`].
+pub(crate) fn source(entra: &Entra) -> Result<EntraTokens, EntraError> {
+    let scope = entra.scope.clone();
+    Ok(tokens(entra)?.on_event(move |event| match event {
+        TokenEvent::Rejected => {
+            tracing::warn!(scope, "a resource rejected the access token");
+        }
+        TokenEvent::Failed(reason) => tracing::warn!(scope, reason, "no access token"),
+        event => tracing::warn!(scope, "{event:?}"),
+    }))
+}
+
 /// A token source for the scope of `entra`, with the identity that it describes. Clones share the
 /// token.
 ///
@@ -24,20 +40,12 @@ use crate::config::{Entra, EntraKind};
 /// # Errors
 ///
 /// If part of the description is missing or invalid. Fetches nothing yet.
-pub(crate) fn source(entra: &Entra) -> Result<EntraTokens, EntraError> {
+pub(crate) fn tokens(entra: &Entra) -> Result<EntraTokens, EntraError> {
     let description = entra.clone();
     let open = move || credential::open(&description, |name| env::var(name).ok());
     let tokens = EntraTokens::opened_by(open)?.scope(&*entra.scope);
-    let tokens = match &entra.kind {
+    Ok(match &entra.kind {
         EntraKind::ClientSecret { secret, .. } => tokens.secret(secret.expose()),
         EntraKind::Workload | EntraKind::Managed { .. } => tokens,
-    };
-    let scope = entra.scope.clone();
-    Ok(tokens.on_event(move |event| match event {
-        TokenEvent::Rejected => {
-            tracing::warn!(scope, "a resource rejected the access token");
-        }
-        TokenEvent::Failed(reason) => tracing::warn!(scope, reason, "no access token"),
-        event => tracing::warn!(scope, "{event:?}"),
-    }))
+    })
 }

@@ -1,14 +1,17 @@
 //! How a store is connected.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, ProtocolVersion, PushInfo, RedisError, ServerErrorKind, TlsCertificates,
+    Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 
-use super::cluster::{Cluster, Slots};
+use super::{
+    cluster::{Cluster, Slots},
+    password::{Credentials, PasswordSource, Renewal},
+};
 use crate::ConfigError;
 
 /// Where a store is, and as whom to connect. Prints only hosts and ports.
@@ -19,6 +22,8 @@ pub(super) struct Address {
     found: Found,
     user: Option<Box<str>>,
     password: Option<Box<str>>,
+    /// Where passwords come from, if there is not one for all time.
+    passwords: Option<Arc<dyn PasswordSource>>,
     /// Authorities to trust instead of the public ones, as PEM.
     trust: Option<Vec<u8>>,
 }
@@ -76,7 +81,7 @@ impl Address {
     }
 
     const fn at(seeds: Vec<ConnectionInfo>, found: Found) -> Self {
-        Self { seeds, found, user: None, password: None, trust: None }
+        Self { seeds, found, user: None, password: None, passwords: None, trust: None }
     }
 
     pub(super) fn set_user(&mut self, user: &str) {
@@ -84,7 +89,11 @@ impl Address {
     }
 
     pub(super) fn set_password(&mut self, password: &str) {
-        self.password = Some(password.into());
+        (self.password, self.passwords) = (Some(password.into()), None);
+    }
+
+    pub(super) fn set_passwords(&mut self, source: Arc<dyn PasswordSource>) {
+        (self.password, self.passwords) = (None, Some(source));
     }
 
     pub(super) fn set_trust(&mut self, pem: &[u8]) {
@@ -96,10 +105,7 @@ impl Address {
         &self,
         on_push: impl Fn(&PushInfo) + Send + Sync + 'static,
     ) -> Result<Connector, ConfigError> {
-        // A sentinel has users of its own.
-        let is_store = !matches!(self.found, Found::BySentinels(_));
-        let seeds = self.seeds.iter().map(|seed| self.client(seed, is_store));
-        let seeds = seeds.collect::<Result<_, _>>()?;
+        let seeds = self.clients()?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
@@ -109,6 +115,13 @@ impl Address {
                 Ok::<(), redis::aio::SendError>(())
             });
         Ok(Connector { seeds, address: self.clone(), config })
+    }
+
+    /// Clients of the seeds.
+    fn clients(&self) -> Result<Vec<Client>, ConfigError> {
+        // A sentinel has users of its own.
+        let is_store = !matches!(self.found, Found::BySentinels(_));
+        self.seeds.iter().map(|seed| self.client(seed, is_store)).collect()
     }
 
     /// A client of the store, or of one of its sentinels.
@@ -159,7 +172,29 @@ fn kind_of(error: &RedisError) -> String {
 impl Connector {
     /// A connection to the store. Seeds that only know it are asked each time, since another server may
     /// be the master by now; `attempt` number so many begins with another one, which may know better.
-    pub(super) async fn connect(&self, attempt: u32) -> Result<Connection, RedisError> {
+    pub(super) async fn connect(
+        &self,
+        attempt: u32,
+    ) -> Result<(Connection, Option<Renewal>), RedisError> {
+        let Some(source) = self.address.passwords.clone() else {
+            return Ok((self.by_any(attempt).await?, None));
+        };
+        let credentials = Credentials { user: self.address.user.clone(), source };
+        let password = credentials.password().await?;
+        let address = Address { password: Some(password.clone()), ..self.address.clone() };
+        let seeds = address.clients().map_err(|_| unusable())?;
+        let connector = Self { seeds, address, config: self.config.clone() };
+        match connector.by_any(attempt).await {
+            Ok(connection) => Ok((connection, Some(credentials.renewal(password)))),
+            Err(error) => {
+                credentials.on_error(&password, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// A connection to the store as the first seed that answers knows it.
+    async fn by_any(&self, attempt: u32) -> Result<Connection, RedisError> {
         let mut result = Err((ErrorKind::Io, "no server answers").into());
         for index in 0..self.seeds.len() {
             result = self.by(&self.seeds[(attempt as usize + index) % self.seeds.len()]).await;
@@ -196,10 +231,8 @@ impl Connector {
     ) -> Result<Client, RedisError> {
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-        let found: Option<(String, u16)> = command.query_async(&mut connection).await?;
-        let Some((host, port)) = found else {
-            return Err((ErrorKind::Client, "the sentinel knows no master of this name").into());
-        };
+        let found: Value = command.query_async(&mut connection).await?;
+        let (host, port) = master_address(&found)?;
         self.known_by(sentinel, host, port)
     }
 
@@ -233,7 +266,7 @@ impl Connector {
         };
         let info = self.address.seeds[0].clone().set_addr(addr);
         let client = self.address.client(&info, true);
-        client.map_err(|_| (ErrorKind::InvalidClientConfig, "the server cannot be used").into())
+        client.map_err(|_| unusable())
     }
 
     /// Why the store cannot be used, in words for its operator.
@@ -299,8 +332,55 @@ impl fmt::Display for Address {
     }
 }
 
+/// The host and the port in a sentinel's answer.
+fn master_address(answer: &Value) -> Result<(String, u16), RedisError> {
+    let found = Option::<(String, String)>::from_redis_value_ref(answer).map_err(|_| ODD)?;
+    let Some((host, port)) = found else {
+        return Err((ErrorKind::Client, "the sentinel knows no master of this name").into());
+    };
+    match port.parse() {
+        Ok(port) if port > 0 && !host.is_empty() => Ok((host, port)),
+        _ => Err(ODD.into()),
+    }
+}
+
+/// A sentinel may answer anything.
+const ODD: (ErrorKind, &str) = (ErrorKind::Client, "the sentinel's answer has no address");
+
+fn unusable() -> RedisError {
+    (ErrorKind::InvalidClientConfig, "the server cannot be used").into()
+}
+
 /// Longer than a TLS handshake within a region takes; a store that hangs is tried again after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 /// A request has long decided alone. The answer is awaited to return what it grants.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 const PIPELINED_CALLS: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentinel_s_answer_without_a_usable_address_is_an_error() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let answer = |host: &str, port: Value| Value::Array(vec![text(host), port]);
+        let found = master_address(&answer("10.0.0.1", text("65535"))).unwrap();
+        assert_eq!(found, ("10.0.0.1".to_owned(), 65_535));
+        for odd in [
+            answer("10.0.0.1", text("65536")),
+            answer("10.0.0.1", Value::Int(65_536 + 6_379)),
+            answer("10.0.0.1", text("-1")),
+            answer("10.0.0.1", text("0")),
+            answer("10.0.0.1", text("")),
+            answer("", text("6379")),
+            Value::Array(vec![text("10.0.0.1")]),
+            Value::Int(6_379),
+            Value::Okay,
+        ] {
+            assert!(master_address(&odd).is_err(), "{odd:?}");
+        }
+        let none = master_address(&Value::Nil).unwrap_err();
+        assert!(none.to_string().contains("knows no master"), "{none}");
+    }
+}

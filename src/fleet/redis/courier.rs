@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     breaker::Breaker,
     connection::{Connection, Connector},
+    password::Renewal,
 };
 use crate::{clock, fleet::Unreachable, random};
 
@@ -34,6 +35,8 @@ pub(super) struct Courier {
 #[derive(Clone)]
 pub(super) struct Link {
     connection: Connection,
+    /// If its password ends.
+    renewal: Option<Arc<Renewal>>,
     /// Which connection of the thread it is: what an earlier one reports does not concern this one.
     number: u64,
     health: Arc<Health>,
@@ -319,8 +322,9 @@ async fn run(
     let (mut attempt, mut number) = (0, 0);
     loop {
         let link = async {
-            let connection = connector.connect(attempt).await?;
-            let link = Link { connection, number: number + 1, health: Arc::clone(health) };
+            let (connection, renewal) = connector.connect(attempt).await?;
+            let (renewal, health) = (renewal.map(Arc::new), Arc::clone(health));
+            let link = Link { connection, renewal, number: number + 1, health };
             let check = on_link(link.clone());
             before(clock::now() + connector.check_timeout(), check).await?;
             link.is_near().await?;
@@ -367,6 +371,10 @@ async fn serve(
             if beat.as_mut().poll(cx).is_ready() {
                 clock::reset(beat.as_mut(), clock::now() + BEAT_INTERVAL);
                 tokio::spawn(each_beat(link.clone()));
+                if let Some(renewal) = link.renewal.clone() {
+                    let servers = link.connection.servers();
+                    tokio::spawn(async move { renewal.renew(servers).await });
+                }
                 continue;
             }
             match jobs.poll_recv(cx) {
@@ -380,7 +388,7 @@ async fn serve(
 }
 
 /// The result of `future`, or an error at `until`.
-async fn before<T>(
+pub(super) async fn before<T>(
     until: Instant,
     future: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, RedisError> {

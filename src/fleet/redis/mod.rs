@@ -8,6 +8,7 @@ mod courier;
 mod gate;
 mod ids;
 mod keys;
+mod password;
 mod store;
 
 use std::{
@@ -25,6 +26,7 @@ use redis::{Script, Value};
 use tokio::sync::oneshot;
 
 pub use self::courier::StoreStatus;
+pub(crate) use self::password::PasswordSource;
 use self::{
     closings::Listeners,
     connection::Address,
@@ -154,6 +156,12 @@ impl RedisStore {
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.settings.address.set_password(password);
+        self
+    }
+
+    /// Passwords from a source, instead of one that does not end.
+    pub(crate) fn passwords(mut self, source: Arc<dyn PasswordSource>) -> Self {
+        self.settings.address.set_passwords(source);
         self
     }
 

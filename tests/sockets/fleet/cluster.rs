@@ -17,7 +17,7 @@ use tower_spillover::{
     sticky::{Home, Ownership},
 };
 
-use super::Process;
+use super::{Process, tokens::Tokens};
 use crate::clock::{Stopwatch, pause, until};
 
 async fn processes(cluster: &Cluster, number: usize, limit: u32) -> Vec<Process> {
@@ -27,7 +27,7 @@ async fn processes(cluster: &Cluster, number: usize, limit: u32) -> Vec<Process>
     let urls = cluster.urls();
     let store = || {
         let store = RedisStore::of_cluster(urls.iter().map(|url| &**url)).unwrap();
-        store.user("spillover").password("secret")
+        store.user("spillover").tokens(Tokens::of("secret"))
     };
     let processes: Vec<_> = (0..number).map(|_| Process::gated(store(), limit)).collect();
     until(|| processes.iter().all(|it| it.fleet.is_up())).await;

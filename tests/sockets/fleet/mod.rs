@@ -2,6 +2,7 @@
 
 mod cluster;
 mod failures;
+mod tokens;
 
 use std::{
     sync::{
@@ -25,6 +26,7 @@ use tower_spillover::{
     fleet::RedisStore, smart_fallback::SpillBudget,
 };
 
+use self::tokens::Tokens;
 use crate::clock::{Stopwatch, pause, until};
 
 type Stack = SmartFallback<Leaf, Leaf>;
@@ -335,9 +337,12 @@ async fn a_store_with_sentinels_is_followed_to_its_new_master() {
     let Some(mut server) = Server::start(&[]) else { return };
     let port = server.port().to_string();
     let Some(replica) = Server::start(&["--replicaof", "127.0.0.1", &port]) else { return };
+    // The sentinels know neither the user nor the token.
+    [&server, &replica].iter().for_each(|server| server.allow("token-1", &[]));
     let sentinels = Sentinels::of("spillover", server.port());
     let urls = sentinels.urls();
     let store = RedisStore::of_sentinels("spillover", urls.iter().map(|url| &**url)).unwrap();
+    let store = store.user("spillover").tokens(Tokens::of("token-1"));
     let process = Process::new(store, 1_000_000);
     until(|| process.fleet.is_up()).await;
     assert!(process.call().await.0.is_success());

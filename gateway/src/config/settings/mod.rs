@@ -355,6 +355,8 @@ pub struct FleetSettings {
     pub cluster: bool,
     pub user: Option<String>,
     pub password: Option<Secret>,
+    /// Tokens of this identity are the passwords.
+    pub entra: Option<Entra>,
     /// Certificates to trust instead of the public ones, as PEM.
     pub trust: Option<Vec<u8>>,
     /// How long a request may wait for the store. Defaults to 50 ms, the library's default.
