@@ -168,7 +168,8 @@ impl Health {
     fn on_error(&self, connection: u64, error: &RedisError) {
         let now = self.since_start();
         let mut state = self.lock();
-        if state.connection == connection && state.breaker.on_error(now) {
+        let is_cut = error.is_connection_dropped() || error.is_io_error();
+        if state.connection == connection && state.breaker.on_error(now, is_cut) {
             self.changed(state, Some(&error.to_string()));
             self.failed.notify_one();
         }
