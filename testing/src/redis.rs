@@ -1,6 +1,8 @@
-//! A `redis-server` of its own for a test, on a random port of this machine.
+//! A `redis-server` of its own for a test, on a random port of this machine: or the program that
+//! `SPILLOVER_REDIS_SERVER` names, such as a `valkey-server`.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
@@ -137,7 +139,7 @@ impl Sentinels {
                  sentinel failover-timeout {name} 3000\n"
             );
             fs::write(&file, text).expect("a file");
-            let mut command = Command::new("redis-server");
+            let mut command = Command::new(program());
             command.arg(&file).arg("--sentinel").stdout(Stdio::null());
             command.spawn().expect("redis-server runs as a sentinel, too")
         };
@@ -255,7 +257,7 @@ fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
     // A replica writes its master's data into a file.
     let (folder, file) = (std::env::temp_dir(), format!("spillover-test-{port}.rdb"));
     let port = port.to_string();
-    Command::new("redis-server")
+    Command::new(program())
         .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(folder)
@@ -263,6 +265,10 @@ fn spawn(port: u16, arguments: &[String]) -> std::io::Result<Child> {
         .args(arguments)
         .stdout(Stdio::null())
         .spawn()
+}
+
+fn program() -> OsString {
+    std::env::var_os("SPILLOVER_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
 /// A command as the protocol has it.
