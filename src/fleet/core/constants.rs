@@ -102,6 +102,11 @@ constants! {
     /// How long before it is due a request is permitted to go, in addition to a round trip to the
     /// store.
     GRANT_AHEAD = 5e3;
+    /// A request that may go lets the head of the queue go first, if that looks again within this time:
+    /// the PTU does not run empty in it.
+    YIELD = 25e3;
+    /// For how long after its appointment the head may be on its way.
+    MAX_YIELD_LATENESS = 10e3;
     /// A request this late for its appointment is taken for lost with its process.
     MAX_LATENESS = 150e3;
     /// How often that is looked for.

@@ -327,7 +327,12 @@ impl Call<'_> {
         let behind = self.behind(ticket);
         let due = self.state.due(behind);
         if due <= after + GRANT_AHEAD + 2.0 * lead && after <= latest {
-            return self.go(after.max(due), ticket, lead);
+            return match self.head_looks_at(ticket) {
+                Some(look) if look + lead <= latest => {
+                    self.wait(ticket, behind, look, latest, lead)
+                }
+                _ => self.go(after.max(due), ticket, lead),
+            };
         }
         let is_closed = is_patient && self.state.refuses_until() > latest;
         if after >= latest || is_closed {
@@ -341,18 +346,25 @@ impl Call<'_> {
                 return self.spill(wait, latest - after, latest - after);
             }
         }
-        self.wait(ticket, behind, latest, lead)
+        let look = after + APPOINTMENT_SHARE * (due - after);
+        self.wait(ticket, behind, look, latest, lead)
     }
 
-    /// Makes an appointment with the request with `ticket`, `behind` others.
-    fn wait(&mut self, ticket: &Ticket, behind: f64, latest: f64, lead: f64) -> Answer {
+    /// When the head of the queue looks again, if the request with `ticket` is behind it and lets it go
+    /// first.
+    fn head_looks_at(&self, ticket: &Ticket) -> Option<f64> {
+        let (rank, order, head) = self.queue.head()?;
+        let is_behind = (rank, order) < (ticket.rank, ticket.order);
+        let (from, to) = (self.now - MAX_YIELD_LATENESS, self.now + YIELD);
+        (is_behind && head.look >= from && head.look <= to).then_some(head.look)
+    }
+
+    /// Makes an appointment at `look` with the request with `ticket`, `behind` others.
+    fn wait(&mut self, ticket: &Ticket, behind: f64, look: f64, latest: f64, lead: f64) -> Answer {
         let Ticket { rank, order, cost, .. } = *ticket;
-        let now = self.now;
-        let after = now + lead;
-        let due = self.state.due(behind);
+        let after = self.now + lead;
         let soonest = after + lead + MIN_APPOINTMENT;
-        let look = (after + APPOINTMENT_SHARE * (due - after)).max(soonest);
-        let look = look.min(latest.max(soonest)).floor();
+        let look = look.max(soonest).min(latest.max(soonest)).floor();
         if self.queue.put(rank, order, Waiting { cost, look, latest }) {
             self.state.queued[usize::from(rank)] += cost;
         }

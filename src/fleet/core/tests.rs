@@ -82,6 +82,41 @@ fn urgent_requests_go_first_and_equals_in_the_order_of_their_arrival() {
 }
 
 #[test]
+fn a_request_that_may_go_lets_the_head_go_first_if_that_is_about_to_look() {
+    let sooner = |gate: &mut Gate| {
+        // An answer costs much less than was estimated: the PTU is open at once.
+        gate.call(Step::Finished { cost: 4_000.0, after: SECOND, actual: Some(0.0) });
+    };
+    let mut gate = Gate::busy();
+    let waits = gate.enter(0, 4.0 * SECOND);
+    let first = ticket(0, &waits);
+    let Answer::Wait { after: looks, .. } = waits else { panic!("{waits:?}") };
+    gate.now += 5.0 * MS;
+    sooner(&mut gate);
+    let waits = gate.enter(0, 4.0 * SECOND);
+    let second = ticket(0, &waits);
+    let Answer::Wait { after, .. } = waits else { panic!("{waits:?}") };
+    assert!((after + 5.0 * MS - looks).abs() < MS, "it looks together with the head");
+    // The head may be on its way; it may also be dead.
+    let mut late = Gate { core: gate.core.clone(), now: START + looks + 2.0 * LEAD + 5.0 * MS };
+    assert!(matches!(late.turn(second), Answer::Wait { .. }));
+    late.now += 10.0 * MS;
+    assert!(matches!(late.turn(second), Answer::Go { .. }));
+    gate.now = START + looks + 2.0 * LEAD;
+    assert!(matches!(gate.turn(first), Answer::Go { .. }));
+    gate.now += 30.0 * MS;
+    assert!(matches!(gate.turn(second), Answer::Go { .. }));
+    // One that looks much later is not waited for: the PTU would run empty.
+    let mut far = Gate::busy();
+    let seed = Seed { closed: 400.0 * MS, rate: 40_000.0 };
+    far.core = Core::default();
+    far.core.call(far.now, 0.0, &seed, &[]);
+    assert!(matches!(far.enter(0, 4.0 * SECOND), Answer::Wait { .. }));
+    far.call(Step::Finished { cost: 40_000.0, after: SECOND, actual: Some(0.0) });
+    assert!(matches!(far.enter(0, 4.0 * SECOND), Answer::Go { .. }));
+}
+
+#[test]
 fn a_request_that_would_be_served_too_late_spills_at_once() {
     let mut gate = Gate::busy();
     for _ in 0..8 {

@@ -467,11 +467,17 @@ function f.go(at, rank, order, cost, lead)
   local admitted_before, sent_after = f.on_sent(at, cost)
   f.answer(1, floor(max(at - now - lead, 0)), order, at, admitted_before, sent_after)
 end
-function f.wait_at(rank, order, cost, ahead, latest, lead)
+-- When the head of the queue looks again, if the request is behind it and lets it go first.
+function f.head_looks_at(member)
+  local head = call('ZRANGE', QUEUE, 0, 0)[1]
+  if not head or head >= member then return nil end
+  local look = tonumber(string.match(call('HGET', WAITING, head) or '0 0 0', '^%S+ (%S+)'))
+  if look >= now - MAX_YIELD_LATENESS and look <= now + YIELD then return look end
+end
+function f.wait_at(look, rank, order, cost, ahead, latest, lead)
   local after = now + lead
   local soonest = after + lead + MIN_APPOINTMENT
-  local look = max(after + APPOINTMENT_SHARE * (f.due(ahead) - after), soonest)
-  look = floor(min(look, max(latest, soonest)))
+  look = floor(min(max(look, soonest), max(latest, soonest)))
   local member = f.member_of(rank, order)
   if call('ZADD', QUEUE, '0', member) == 1 then f.add(s.queued, rank, cost) end
   call('HSET', WAITING, member, string.format('%d %d %d', cost, look, latest))
@@ -484,6 +490,8 @@ function f.decide(rank, order, cost, is_patient, latest, lead)
   local ahead = f.behind(member)
   local turn = f.due(ahead)
   if turn <= after + GRANT_AHEAD + 2 * lead and after <= latest then
+    local look = ahead > 0 and f.head_looks_at(member)
+    if look and look + lead <= latest then return f.wait_at(look, rank, order, cost, ahead, latest, lead) end
     return f.go(max(after, turn), rank, order, cost, lead)
   end
   if after >= latest or (is_patient and s.closed_until - f.one_way() > latest) then
@@ -497,7 +505,7 @@ function f.decide(rank, order, cost, is_patient, latest, lead)
       return f.spill(wait, latest - after, latest - after)
     end
   end
-  f.wait_at(rank, order, cost, ahead, latest, lead)
+  f.wait_at(after + APPOINTMENT_SHARE * (turn - after), rank, order, cost, ahead, latest, lead)
 end
 
 -- Steps.

@@ -116,6 +116,8 @@ const OF_FLEETS: &[&str] = &[
     "APPOINTMENT_SHARE",
     "MIN_APPOINTMENT",
     "GRANT_AHEAD",
+    "YIELD",
+    "MAX_YIELD_LATENESS",
     "MAX_LATENESS",
     "PURGE_INTERVAL",
     "IN_FLIGHT_DECAY",

@@ -45,8 +45,11 @@ struct Link {
     since: Instant,
     /// Whether the local core was seeded with the last reply.
     is_seeded: bool,
-    /// Steps that nobody waits for, with the instants at which they happened.
+    /// Steps that no request waits for, with the instants at which they happened.
     untold: Vec<(Instant, Step)>,
+    /// When the store was called last, and the smoothed time between calls, in microseconds.
+    called_at: Instant,
+    between_calls: f64,
 }
 
 impl FleetMember {
@@ -63,6 +66,8 @@ impl FleetMember {
             since: epoch,
             is_seeded: false,
             untold: Vec::new(),
+            called_at: epoch,
+            between_calls: 0.0,
         };
         Self {
             name: caller.name(Kind::Gate, name),
@@ -157,14 +162,16 @@ impl FleetMember {
         self.busy_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Tells the store soon. Steps are gathered, because most come in pairs or before a question.
+    /// Tells the store soon. Steps are gathered, because most come in pairs or before a question, unless
+    /// the process calls the store so rarely that the next call is later than that.
     pub(super) fn tell(&self, now: Instant, step: Step) {
         let untold = {
             let mut link = self.lock();
             link.untold.push((now, step));
             let oldest = link.untold[0].0;
             let is_due = now.saturating_duration_since(oldest) >= MAX_TELLING_DELAY
-                || link.untold.len() >= MAX_UNTOLD;
+                || link.untold.len() >= MAX_UNTOLD
+                || link.between_calls >= micros(MAX_TELLING_DELAY);
             is_due.then(|| self.call(&mut link, now, None))
         };
         if let Some(call) = untold {
@@ -174,6 +181,9 @@ impl FleetMember {
 
     /// A call with everything that was not told yet, and then `question`.
     fn call(&self, link: &mut Link, now: Instant, question: Option<Step>) -> GateCall {
+        let since = micros(now.saturating_duration_since(link.called_at)).min(MAX_BETWEEN_CALLS);
+        link.between_calls += (since - link.between_calls) / BETWEEN_CALLS_DIVISOR;
+        link.called_at = now;
         let untold = link.untold.drain(..).map(|(at, step)| {
             let ago = micros(now.saturating_duration_since(at));
             match step {
@@ -263,6 +273,9 @@ const LEAD_DIVISOR: f64 = 16.0;
 const BUSY_MARGIN: Duration = Duration::from_secs(1);
 /// Whatever a hint or the store says, this is the longest time before the PTU is called unasked.
 const MAX_BUSY: Duration = Duration::from_secs(3_600);
-/// How long steps are gathered that nobody waits for, and how many at most.
+/// A busy period tells what the next one is like, the time between the two nothing.
+const MAX_BETWEEN_CALLS: f64 = 1e6;
+const BETWEEN_CALLS_DIVISOR: f64 = 16.0;
+/// How long steps are gathered that no request waits for, and how many at most.
 pub(super) const MAX_TELLING_DELAY: Duration = Duration::from_millis(20);
 const MAX_UNTOLD: usize = 16;

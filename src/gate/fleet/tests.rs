@@ -279,6 +279,26 @@ async fn no_request_stays_in_the_store_s_queue_and_no_permission_is_lost_whereve
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_calls_rarely_tells_the_store_at_once_and_a_busy_one_gathers() {
+    let store = Mock::default();
+    let gate = fleet(&store);
+    // The number of calls for 64 steps, so far apart.
+    let calls = async |apart: Duration| {
+        let before = store.lock().calls;
+        for _ in 0..64 {
+            clock::sleep_until(clock::now() + apart).await;
+            gate.member().tell(clock::now(), Step::Gone { at: 0.0, cost: 0.0 });
+        }
+        store.lock().calls - before
+    };
+    assert!((3..=8).contains(&calls(MS).await), "steps are gathered");
+    let _ = calls(300 * MS).await;
+    assert_eq!(calls(300 * MS).await, 64, "the next call may be long in coming");
+    let _ = calls(MS).await;
+    assert!((3..=8).contains(&calls(MS).await), "it is busy again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_a_store_answers_no_request_waits_longer_than_it_may() {
     let attempt = Attempt { at: f64::NAN, admitted_before: -1e300, sent_after: 1e300 };
     let grant = Grant { order: f64::NEG_INFINITY, attempt: Some(attempt) };
