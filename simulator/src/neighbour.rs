@@ -24,6 +24,9 @@ pub struct Neighbour {
     pub is_bursty: bool,
     /// How it reacts to refusals.
     pub when_refused: WhenRefused,
+    /// When it appears, counted from the beginning of the warm-up, and how long it stays; `None` if it
+    /// is always there.
+    pub stays: Option<(Duration, Duration)>,
 }
 
 /// How a neighbour reacts to a refusal.
@@ -49,7 +52,11 @@ impl Neighbour {
         let shape = Shape::default();
         let unit = load(1.0).draw(seed, Duration::ZERO, Some(Duration::ZERO), &shape)?.mean_load;
         let rate = self.share * ptu_rate / unit;
-        load(rate).draw(!seed, Duration::ZERO, Some(length), &shape)
+        let mut traffic = load(rate).draw(!seed, Duration::ZERO, Some(length), &shape)?;
+        if let Some((at, lasts)) = self.stays {
+            traffic.asks.retain(|ask| (at..at.saturating_add(lasts)).contains(&ask.at));
+        }
+        Ok(traffic)
     }
 }
 

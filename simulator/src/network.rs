@@ -197,7 +197,8 @@ impl Network {
         server: usize,
         parts: [u64; 2],
     ) -> Answer {
-        let Plan { hints, usage, seed, .. } = self.run.plan;
+        let Plan { usage, seed, .. } = self.run.plan;
+        let hints = self.run.plan.hints(server);
         if answer.status().is_success() {
             return if usage { Ok(answer) } else { answer::without_usage(answer).await };
         }

@@ -40,12 +40,16 @@ pub(super) struct Plan {
     pub(super) standing: Duration,
     /// How refusals state the time to wait.
     pub(super) hints: Hints,
+    /// The part of the PTU whose refusals state it differently.
+    pub(super) hints_of: Option<(usize, Hints)>,
     /// Whether answers contain usage.
     pub(super) usage: bool,
     pub(super) is_streamed: bool,
     pub(super) shape: Shape,
     /// The round trip to the PTU.
     pub(super) round_trip: Duration,
+    /// The share of messages that take longer, and by how much.
+    pub(super) stalls: Option<(f64, Duration)>,
     /// Additional time until a refusal of the PTU comes back.
     pub(super) refusal_time: Duration,
     pub(super) outages: Vec<Window>,
@@ -78,10 +82,12 @@ impl Default for Plan {
             },
             standing: Duration::from_secs(20),
             hints: Hints::Exact,
+            hints_of: None,
             usage: true,
             is_streamed: false,
             shape: Shape::default(),
             round_trip: Duration::from_millis(30),
+            stalls: None,
             refusal_time: Duration::ZERO,
             outages: Vec::new(),
             neighbour: None,
@@ -116,6 +122,7 @@ impl Plan {
         within("max_wait in seconds", self.max_wait.as_secs_f64(), 0.0, 86_400.0)?;
         within("standing in seconds", self.standing.as_secs_f64(), 0.1, 86_400.0)?;
         within("cached", self.shape.cached, 0.0, 1.0)?;
+        within("cache_hits", self.shape.hits, 0.0, 1.0)?;
         within("round_trip in seconds", self.round_trip.as_secs_f64(), 0.0, 60.0)?;
         within("refusal_time in seconds", self.refusal_time.as_secs_f64(), 0.0, 3_600.0)?;
         if let Some(neighbour) = self.neighbour {
@@ -131,6 +138,18 @@ impl Plan {
             within("the sum of the classes' shares", shares, 0.999, 1.001)?;
         }
         within("failures", self.failures, 0.0, 1.0)?;
+        if let Some((share, time)) = self.stalls {
+            within("the share of messages that stall", share, 0.0, 1.0)?;
+            within("the time of a stall in seconds", time.as_secs_f64(), 0.0, 3_600.0)?;
+        }
+        if let Some((part, _)) = self.hints_of {
+            within(
+                "the part with hints of its own",
+                part as f64,
+                0.0,
+                (self.parts.len() - 1) as f64,
+            )?;
+        }
         if let Some(rate) = self.standard_rate {
             within("standard_rate", rate, 1.0, 1e8)?;
         }
@@ -228,7 +247,21 @@ impl Plan {
     /// for every policy.
     pub(super) fn delay(&self, server: usize, request: usize, leg: u64) -> Duration {
         let jitter = 0.8 + 0.4 * share(self.seed, &[DELAY, request as u64, leg]);
-        ((self.round_trip + FURTHER[region(server)]) / 2).mul_f64(jitter)
+        let usual = ((self.round_trip + FURTHER[region(server)]) / 2).mul_f64(jitter);
+        match self.stalls {
+            Some((most, time)) if share(self.seed, &[STALL, request as u64, leg]) < most => {
+                usual + time
+            }
+            _ => usual,
+        }
+    }
+
+    /// How the refusals of `server` state the time to wait.
+    pub(super) fn hints(&self, server: usize) -> Hints {
+        match self.hints_of {
+            Some((part, hints)) if server == ptu_server(part) => hints,
+            _ => self.hints,
+        }
     }
 
     /// How long the PTU may stand open while a request waits.
@@ -317,3 +350,4 @@ const CLASS: u64 = 12;
 const HOME: u64 = 13;
 const DEAL: u64 = 10;
 const DELAY: u64 = 11;
+const STALL: u64 = 14;

@@ -181,6 +181,14 @@ impl Simulation {
         self
     }
 
+    /// How one [part](Self::parts) of the PTU, by its index, states the time to wait, if not like the
+    /// others.
+    #[must_use]
+    pub const fn hints_of(mut self, part: usize, hints: Hints) -> Self {
+        self.plan.hints_of = Some((part, hints));
+        self
+    }
+
     /// The `max_tokens` of requests. Defaults to one to two times the answer, uniformly.
     #[must_use]
     pub const fn max_tokens(mut self, max_tokens: MaxTokens) -> Self {
@@ -203,6 +211,14 @@ impl Simulation {
         self
     }
 
+    /// The share of requests (0 to 1) whose prompt is [cached](Self::cached); the others have nothing
+    /// in the cache. Defaults to 1.
+    #[must_use]
+    pub const fn cache_hits(mut self, share: f64) -> Self {
+        self.plan.shape.hits = share;
+        self
+    }
+
     /// Sends answers as event streams, with usage unless [stripped](Self::without_usage).
     #[must_use]
     pub const fn streamed(mut self) -> Self {
@@ -215,6 +231,14 @@ impl Simulation {
     #[must_use]
     pub const fn round_trip(mut self, time: Duration) -> Self {
         self.plan.round_trip = time;
+        self
+    }
+
+    /// A share (0 to 1) of the messages, either way and to any server, takes this much longer, drawn
+    /// independently. None do by default.
+    #[must_use]
+    pub const fn stalls(mut self, share: f64, time: Duration) -> Self {
+        self.plan.stalls = Some((share, time));
         self
     }
 

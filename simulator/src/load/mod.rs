@@ -56,6 +56,17 @@ pub enum Load {
         /// How long the crowd lasts.
         lasts: Duration,
     },
+    /// A rate that wanders, as that of a service with many users does: its logarithm is a
+    /// first-order autoregression with a memory of a minute.
+    Wandering {
+        /// Mean requests per second.
+        rate: f64,
+        /// The standard deviation of the rate's logarithm; 0 makes a Poisson load.
+        sigma: f64,
+        /// Arrivals are recorded at the next multiple of this time, as some traces do; zero records
+        /// them when they happen.
+        tick: Duration,
+    },
     /// Groups of requests that arrive at once, at a fixed interval.
     Volleys {
         /// Requests per volley.

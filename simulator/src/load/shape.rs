@@ -17,6 +17,14 @@ pub enum MaxTokens {
     Constant(u64),
     /// Not in the request; the service assumes this value.
     Unstated(u64),
+    /// Exactly the answer, except for a share of requests (0 to 1), drawn independently, that state
+    /// a multiple of it: clients of two kinds.
+    Mixed {
+        /// The share of requests that state more than the answer.
+        share: f64,
+        /// How many times the answer those state (at least 1).
+        times: f64,
+    },
 }
 
 /// The sizes of a synthetic load's requests.
@@ -47,6 +55,8 @@ pub(crate) struct Shape {
     pub(crate) max_tokens: MaxTokens,
     /// The cached share of each prompt, for loads that do not specify it per request.
     pub(crate) cached: f64,
+    /// The share of requests to which that applies; the others have nothing in the cache.
+    pub(crate) hits: f64,
 }
 
 impl Size {
@@ -82,9 +92,15 @@ impl Shape {
             MaxTokens::Times(factor) => (times(factor.max(1.0)), true),
             MaxTokens::Constant(tokens) => (tokens, true),
             MaxTokens::Unstated(assumed) => (assumed, false),
+            MaxTokens::Mixed { share, times: factor } => {
+                let is_more = draws::share(seed, &[MAX_TOKENS, index as u64]) < share;
+                (times(if is_more { factor.max(1.0) } else { 1.0 }), true)
+            }
         };
         let output = if is_stated { output.min(max_tokens) } else { output };
-        let cached = cached.unwrap_or((prompt as f64 * self.cached) as u64).min(prompt);
+        let is_hit = draws::share(seed, &[IS_CACHED, index as u64]) < self.hits;
+        let drawn = if is_hit { (prompt as f64 * self.cached) as u64 } else { 0 };
+        let cached = cached.unwrap_or(drawn).min(prompt);
         Ask { at, prompt, cached, output, max_tokens, is_stated }
     }
 }
@@ -101,8 +117,9 @@ impl Default for Sizes {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { sizes: Sizes::default(), max_tokens: MaxTokens::UpTo(2.0), cached: 0.0 }
+        Self { sizes: Sizes::default(), max_tokens: MaxTokens::UpTo(2.0), cached: 0.0, hits: 1.0 }
     }
 }
 
 const MAX_TOKENS: u64 = 3;
+const IS_CACHED: u64 = 5;

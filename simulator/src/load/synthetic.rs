@@ -31,7 +31,7 @@ pub(super) fn draw(
     let mut arrivals = Arrivals::new(load, draws::generator(seed, ARRIVALS));
     let mut asks = Vec::new();
     loop {
-        let at = Duration::from_millis((arrivals.next() * 1e3).ceil() as u64);
+        let at = recorded(load, Duration::from_millis((arrivals.next() * 1e3).ceil() as u64));
         if at >= to {
             break;
         }
@@ -44,9 +44,20 @@ pub(super) fn draw(
         }
         asks.push(shape.ask(seed, asks.len(), at, (prompt, output, None)));
     }
-    let input = shape.sizes.prompt.mean() * (1.0 - shape.cached);
+    let input = shape.sizes.prompt.mean() * (1.0 - shape.hits * shape.cached);
     let mean_load = rate * (input + OUTPUT_WEIGHT * shape.sizes.mean_output());
     Ok(Traffic { asks, from: warm_up, to, mean_load, bursts: arrivals.bursts })
+}
+
+/// When an arrival `at` is recorded.
+fn recorded(load: &Load, at: Duration) -> Duration {
+    match load {
+        Load::Wandering { tick, .. } if !tick.is_zero() => {
+            let ticks = at.as_nanos().div_ceil(tick.as_nanos());
+            tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+        }
+        _ => at,
+    }
 }
 
 /// Mean requests per second.
@@ -54,6 +65,7 @@ fn rate(load: &Load) -> f64 {
     match load {
         Load::Poisson { rate } | Load::Bursty { rate } | Load::OnOff { rate } => *rate,
         Load::Day { rate, .. } | Load::FlashCrowd { rate, .. } => *rate,
+        Load::Wandering { rate, .. } => *rate,
         Load::Volleys { requests, every } => f64::from(*requests) / every.as_secs_f64(),
         Load::Trace(_) => unreachable!("a trace has arrivals of its own"),
     }
@@ -89,7 +101,31 @@ struct Arrivals {
     /// Requests per volley, the interval in seconds, and the number of requests already drawn of
     /// this volley.
     volley: Option<(u32, f64, u32)>,
+    /// The rate of a load that wanders.
+    wander: Option<Wander>,
     bursts: Vec<Range<Duration>>,
+}
+
+/// A rate whose logarithm is a first-order autoregression.
+struct Wander {
+    sigma: f64,
+    /// The rate's logarithm, in standard deviations from its mean.
+    deviation: f64,
+    /// Until when it applies, in seconds.
+    until: f64,
+}
+
+impl Wander {
+    /// The factor on the mean rate; its mean is 1.
+    fn factor(&self) -> f64 {
+        (self.sigma * (self.deviation - self.sigma / 2.0)).exp()
+    }
+
+    fn step(&mut self, draw: &mut SmallRng) {
+        let kept = (-WANDER_STEP_S / WANDER_MEMORY_S).exp();
+        self.deviation = kept * self.deviation + (1.0 - kept * kept).sqrt() * normal(draw);
+        self.until += WANDER_STEP_S;
+    }
 }
 
 /// A period of constant rate.
@@ -115,6 +151,12 @@ impl Arrivals {
             Load::Volleys { requests, every } => Some((*requests, every.as_secs_f64(), 0)),
             _ => None,
         };
+        let wander = match load {
+            Load::Wandering { sigma, .. } => {
+                Some(Wander { sigma: *sigma, deviation: normal(&mut draw), until: WANDER_STEP_S })
+            }
+            _ => None,
+        };
         let rates = match load {
             Load::OnOff { .. } => [0.0, (ON_SECONDS + OFF_SECONDS) / ON_SECONDS],
             _ => [OFF_RATE, ON_RATE],
@@ -127,6 +169,7 @@ impl Arrivals {
             phase,
             changing,
             volley,
+            wander,
             bursts: Vec::new(),
         }
     }
@@ -147,6 +190,18 @@ impl Arrivals {
                 if self.draw.random::<f64>() * highest < rate_at(load, self.now) {
                     return self.now;
                 }
+            }
+        }
+        if let Some(wander) = &mut self.wander {
+            loop {
+                let mean_gap = 1.0 / (self.rate * wander.factor());
+                let next = self.now + exponential(mean_gap, &mut self.draw);
+                if next <= wander.until {
+                    self.now = next;
+                    return next;
+                }
+                self.now = wander.until;
+                wander.step(&mut self.draw);
             }
         }
         let Some(phase) = &mut self.phase else {
@@ -182,11 +237,14 @@ impl Phase {
 }
 
 fn lognormal(draw: &mut SmallRng, size: &Size) -> u64 {
+    ((size.median * (size.sigma * normal(draw)).exp()).round() as u64)
+        .clamp(1, super::MAX_TOKENS_PER_REQUEST)
+}
+
+fn normal(draw: &mut SmallRng) -> f64 {
     // Box and Muller. Discards the second value: storing it would cost more.
     let (u, v) = (1.0 - draw.random::<f64>(), draw.random::<f64>());
-    let normal = (-2.0 * u.ln()).sqrt() * (2.0 * PI * v).cos();
-    ((size.median * (size.sigma * normal).exp()).round() as u64)
-        .clamp(1, super::MAX_TOKENS_PER_REQUEST)
+    (-2.0 * u.ln()).sqrt() * (2.0 * PI * v).cos()
 }
 
 fn exponential(mean: f64, draw: &mut SmallRng) -> f64 {
@@ -202,6 +260,9 @@ const ON_RATE: f64 = 2.2;
 const OFF_RATE: f64 = 0.6;
 /// The amplitude of the `Day` load, as a share of its mean rate.
 const DAY_AMPLITUDE: f64 = 0.9;
+/// How often the rate of a load that wanders changes, and in what time it forgets its value.
+const WANDER_STEP_S: f64 = 5.0;
+const WANDER_MEMORY_S: f64 = 60.0;
 const ARRIVALS: u64 = 1;
 const SIZES: u64 = 2;
 const TAILS: u64 = 4;

@@ -30,6 +30,8 @@ pub(super) fn all(trace: Option<&Trace>) -> Vec<World> {
     worlds.extend(sizes());
     worlds.extend(choices());
     worlds.extend(volleys());
+    worlds.extend(strangers());
+    worlds.extend(services());
     worlds.extend(trace.into_iter().flat_map(traces));
     worlds
 }
@@ -147,7 +149,8 @@ fn hints() -> Vec<World> {
 
 /// Another application on the same PTU.
 fn neighbours() -> Vec<World> {
-    let neighbour = |share, is_bursty, when_refused| Neighbour { share, is_bursty, when_refused };
+    let neighbour =
+        |share, is_bursty, when_refused| Neighbour { share, is_bursty, when_refused, stays: None };
     let beside = |is_bursty, when_refused| {
         base().ptu_fraction_of_drawn(2.0).neighbour(neighbour(0.5, is_bursty, when_refused))
     };
@@ -418,6 +421,94 @@ fn volleys() -> Vec<World> {
             volleys(MaxTokens::Unstated(4_096)),
         )
         .bars(bars()),
+    ]
+}
+
+/// Settings that other worlds lack, each of which has shown a fault of the gate or is its limit.
+fn strangers() -> Vec<World> {
+    let ms = Duration::from_millis;
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let far = base().round_trip(ms(150));
+    let at_4000 = base().max_tokens(MaxTokens::Constant(4_000));
+    let mixed = MaxTokens::Mixed { share: 0.5, times: 16.0 };
+    let pair = base().parts([0.5, 0.5]).hints_of(1, Hints::WholeSeconds);
+    let brief = Neighbour {
+        share: 1.2,
+        is_bursty: false,
+        when_refused: WhenRefused::Drops,
+        stays: Some((minutes(5), minutes(1))),
+    };
+    vec![
+        World::new(
+            "mixed-x16",
+            "max_tokens is exact in half of the requests, and 16 times the answer in the others",
+            base().max_tokens(mixed),
+        )
+        .bars([TokensOverReference(-3.0)]),
+        World::new(
+            "far-short",
+            "max_wait is 500 ms, a round trip takes 150 ms, max_tokens 4,000",
+            at_4000.max_wait(ms(500)).round_trip(ms(150)),
+        ),
+        World::new(
+            "far-resize",
+            "a round trip takes 150 ms; half of the PTU after 5 min",
+            far.resize(minutes(5), 0.5),
+        ),
+        World::new(
+            "pair-one-in-seconds",
+            "two equal PTUs, of which one gives its hints in whole seconds",
+            pair,
+        ),
+        World::new(
+            "neighbour-minute",
+            "load 0.7; another application takes 1.2 of the PTU for one minute",
+            base().ptu_fraction_of_drawn(1.0 / 0.7).neighbour(brief),
+        ),
+        World::new(
+            "stalls",
+            "a round trip takes 80 ms, and 2 % of the calls 2 s more",
+            base().round_trip(ms(80)).stalls(0.01, ms(2_000)),
+        ),
+        World::new("max-wait-60", "max_wait is 60 s", base().max_wait(ms(60_000))),
+    ]
+}
+
+/// Loads like those of recorded services, from the figures that were published about them: mean
+/// rates and mean sizes. How their rates wander is assumed.
+fn services() -> Vec<World> {
+    let size = |median, sigma| Size { median, sigma };
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    // The conversations of AzurePublicDataset 2023: 19,366 requests in an hour, prompts of 1,155
+    // tokens on average, answers of 211.
+    let chat = |fraction| {
+        around(Load::Wandering { rate: 5.4, sigma: 0.25, tick: Duration::ZERO })
+            .sizes(Sizes { prompt: size(800.0, 0.85), output: size(130.0, 1.0), tail: None })
+            .ptu_fraction_of_drawn(fraction)
+            .length(minutes(30))
+    };
+    // The tools and agents of Mooncake (FAST 2025): 23,608 requests in an hour, prompts of 8,596
+    // tokens of which 59 % are in the cache, answers of 182.
+    let agents = |tick| {
+        let pace =
+            Pace { first_token: Duration::from_millis(200), per_token: Duration::from_millis(30) };
+        around(Load::Wandering { rate: 6.5, sigma: 0.25, tick: Duration::from_secs(tick) })
+            .sizes(Sizes { prompt: size(6_300.0, 0.8), output: size(60.0, 1.5), tail: None })
+            .cached(0.85)
+            .cache_hits(0.7)
+            .pace(pace)
+            .length(minutes(30))
+    };
+    let bars = [TokensOverReference(0.0), Mean(1_000.0)];
+    vec![
+        World::new("chat-0.7", "like a chat service, on a PTU for 0.7 of it", chat(0.7))
+            .bars([TokensOverOracle(0.1), Mean(600.0)]),
+        World::new("chat-1.0", "like a chat service, on a PTU for all of it", chat(1.0))
+            .bars([TokensOverOracle(0.3), Mean(450.0)]),
+        World::new("agents", "like agents with a prefix cache, 30 ms a token", agents(0))
+            .bars(bars),
+        World::new("agents-ticks", "the same, whose arrivals are recorded every 3 s", agents(3))
+            .bars(bars),
     ]
 }
 

@@ -64,6 +64,10 @@ fn what_is_cached_costs_the_ptu_nothing() {
     let (fresh, cached) = (on(0.0), on(0.9));
     assert!(fresh.utilisation > 0.9 && cached.utilisation < 0.6, "{}", cached.utilisation);
     assert!(cached.spilled_tokens < fresh.spilled_tokens / 3.0);
+    let load = Simulation::new(Load::Poisson { rate: 10.0 }).ptu_rate(10.0 * 1_900.0);
+    let half = load.bucket_seconds(1.0).length(seconds(120)).cached(0.9).cache_hits(0.5);
+    let half = spilling(&half).utilisation;
+    assert!(half > cached.utilisation + 0.1 && half < fresh.utilisation - 0.1, "{half}");
 }
 
 #[test]
@@ -91,15 +95,71 @@ fn hints_that_say_too_much_make_the_reference_rule_spill_and_those_of_none_make_
 fn a_neighbour_takes_its_share_and_more_when_it_hammers() {
     let own = bursts().ptu_fraction_of_drawn(2.0);
     let beside = |when_refused| {
-        let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused };
+        let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused, stays: None };
         spilling(&own.clone().neighbour(neighbour)).spilled_tokens
     };
     let alone = spilling(&own).spilled_tokens;
     let (drops, hammers) = (beside(WhenRefused::Drops), beside(WhenRefused::Hammers));
     assert!(drops > alone + 0.01 && hammers > drops + 0.01, "{alone} {drops} {hammers}");
     let oracle = |load: &Simulation| run(load, Policy::Oracle).spilled_tokens;
-    let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused: WhenRefused::Hammers };
+    let neighbour =
+        Neighbour { share: 0.5, is_bursty: true, when_refused: WhenRefused::Hammers, stays: None };
     assert_eq!(oracle(&own), oracle(&own.clone().neighbour(neighbour)), "it has the PTU alone");
+}
+
+#[test]
+fn clients_of_two_kinds_spill_more_than_if_all_stated_exactly_and_less_than_if_none_did() {
+    let spilled = |max_tokens| spilling(&bursts().max_tokens(max_tokens)).spilled_tokens;
+    let mixed = |share| spilled(MaxTokens::Mixed { share, times: 16.0 });
+    assert_eq!(mixed(0.0), spilled(MaxTokens::Times(1.0)));
+    assert_eq!(mixed(1.0), spilled(MaxTokens::Times(16.0)));
+    assert!(mixed(0.0) + 0.02 < mixed(0.5) && mixed(0.5) + 0.02 < mixed(1.0), "{}", mixed(0.5));
+}
+
+#[test]
+fn a_neighbour_that_comes_for_a_time_is_felt_only_then() {
+    let stays = Some((seconds(40), seconds(40)));
+    let neighbour =
+        Neighbour { share: 1.5, is_bursty: false, when_refused: WhenRefused::Drops, stays };
+    let steady = Simulation::new(Load::Poisson { rate: 10.0 }).ptu_fraction(2.0);
+    let steady = steady.bucket_seconds(1.0).warm_up(Duration::ZERO).length(seconds(120));
+    let report = spilling(&steady.neighbour(neighbour));
+    let spilled = |from: u64, to: u64| {
+        let is_spilled = |fate: &&spillover_simulator::RequestReport| {
+            (seconds(from)..seconds(to)).contains(&fate.arrived)
+                && !matches!(fate.fate, Fate::Served(spillover_simulator::Server::Ptu, _))
+        };
+        report.fates.iter().filter(is_spilled).count()
+    };
+    assert_eq!((spilled(0, 40), spilled(90, 120)), (0, 0));
+    assert!(spilled(40, 80) > 100, "{} of about 400", spilled(40, 80));
+}
+
+#[test]
+fn a_part_of_the_ptu_may_state_its_hints_differently() {
+    let pair = bursts().parts([0.5, 0.5]);
+    let of = |simulation: &Simulation| run(simulation, Policy::Reference);
+    let (alike, apart) = (of(&pair), of(&pair.clone().hints_of(1, Hints::Missing)));
+    assert!(apart.attempts_per_success < alike.attempts_per_success);
+    assert!(
+        apart.attempts_per_success > of(&pair.clone().hints(Hints::Missing)).attempts_per_success
+    );
+    assert!(pair.clone().hints_of(2, Hints::Exact).run(Policy::SpillFirst).is_err(), "two parts");
+}
+
+#[test]
+fn messages_that_stall_take_longer_and_the_others_do_not() {
+    let idle = bursts().ptu_fraction_of_drawn(20.0);
+    let slow = |share| {
+        let report = spilling(&idle.clone().stalls(share, seconds(2)));
+        let of = |fate: &spillover_simulator::RequestReport| match fate.fate {
+            Fate::Served(_, added) => added > seconds(1),
+            _ => panic!("all are served"),
+        };
+        report.fates.iter().filter(|fate| of(fate)).count() as f64 / report.requests as f64
+    };
+    assert_eq!((slow(0.0), slow(1.0)), (0.0, 1.0));
+    assert!((slow(0.1) - 0.1).abs() < 0.03, "{}", slow(0.1));
 }
 
 #[test]
@@ -108,7 +168,8 @@ fn who_competes_has_more_of_the_ptu_beside_one_that_hammers_and_no_more_when_alo
     let gates = |load: &Simulation| {
         [Policy::GateStanding, Policy::GateCompete].map(|policy| run(load, policy).spilled_tokens)
     };
-    let neighbour = Neighbour { share: 0.5, is_bursty: true, when_refused: WhenRefused::Hammers };
+    let neighbour =
+        Neighbour { share: 0.5, is_bursty: true, when_refused: WhenRefused::Hammers, stays: None };
     let [yields, competes] = gates(&own.clone().length(seconds(300)).seed(3).neighbour(neighbour));
     assert!(competes < yields - 0.01, "{competes} and {yields}");
     let [yields, competes] = gates(&own);
@@ -238,6 +299,16 @@ fn loads_change_with_the_time() {
     assert!((count(crowd(), 150, 400) / 10.0 - 1.0).abs() < 0.15);
     let volleys = || Load::Volleys { requests: 14, every: seconds(13) };
     assert_eq!(count(volleys(), 13, 26) * 13.0, 14.0);
+    let wandering = |sigma, tick| Load::Wandering { rate: 10.0, sigma, tick: seconds(tick) };
+    assert!((count(wandering(0.0, 0), 0, 400) / 10.0 - 1.0).abs() < 0.1, "Poisson");
+    let minutes = |sigma| (0..6).map(move |minute| (sigma, 60 * minute));
+    let spread = |sigma| {
+        let of = |(sigma, from)| count(wandering(sigma, 0), from, from + 60);
+        let counts: Vec<f64> = minutes(sigma).map(of).collect();
+        counts.iter().copied().fold(0.0, f64::max) / counts.iter().copied().fold(99.0, f64::min)
+    };
+    assert!(spread(0.0) < 1.4 && spread(0.8) > 2.0, "{} {}", spread(0.0), spread(0.8));
+    assert_eq!(count(wandering(0.2, 5), 1, 5), 0.0, "nothing is recorded between two ticks");
     let on_off = count(Load::OnOff { rate: 10.0 }, 0, 400);
     assert!((3.0..20.0).contains(&on_off), "{on_off}");
 }
@@ -251,14 +322,15 @@ fn event_streams_are_corrected_as_whole_answers_are() {
 
 /// The worlds of one process and no other application in which the PTU stands open for longer than
 /// it may while a request waits, and the longest time found, in milliseconds.
-const STANDS_OPEN: [(&str, f64); 3] = [
+const STANDS_OPEN: [(&str, f64); 4] = [
     // The result of an attempt is known after 300 ms, and the next attempts are based on it.
     ("round-trip-300", 1_700.0),
     // The same with 2 s. A request that has waited for half of its time is not even sent: it could
     // not spill in time if it were refused.
     ("refusals-2s", 3_700.0),
-    // The gate models three PTUs as one bucket.
+    // The gate models several PTUs as one bucket.
     ("pool-of-three", 2_200.0),
+    ("pair-one-in-seconds", 1_300.0),
 ];
 
 #[test]
@@ -305,6 +377,7 @@ fn nothing_new_is_wrong_with_the_gate_where_it_knows_less_of_costs_and_hints() {
         ("hints-false-8", &[]),
         ("hints-5s", &[]),
         ("hints-none", &[]),
+        ("mixed-x16", &[]),
     ]);
 }
 

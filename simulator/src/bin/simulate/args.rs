@@ -106,7 +106,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = time)]
     per_token: Duration,
     /// The `max_tokens` of requests: up-to:2 for one to two times the answer, times:4 for four
-    /// times, 4000 for a constant, or none:4096 if omitted, with what the service then assumes
+    /// times, 4000 for a constant, mixed:0.5x16 for that share of requests with 16 times the answer and
+    /// the others with exactly it, or none:4096 if omitted, with what the service then assumes
     /// [default: up-to:2].
     #[arg(long, value_name = "KIND", value_parser = settings::max_tokens)]
     pub(crate) max_tokens: Option<MaxTokens>,
@@ -120,6 +121,12 @@ pub(crate) struct Args {
     /// 43ms, or false:0.08 for that share of false hints of 5 to 17 s [default: exact].
     #[arg(long, value_name = "KIND", value_parser = settings::hints, conflicts_with = "no_hints")]
     pub(crate) hints: Option<Hints>,
+    /// How one of the --parts of the PTU states the wait instead, by its number from 0: 1:seconds.
+    #[arg(long, value_name = "PART:KIND", value_parser = settings::hints_of)]
+    pub(crate) hints_of: Option<(usize, Hints)>,
+    /// The share of messages that take longer, and by how much: 0.01:2s.
+    #[arg(long, value_name = "SHARE:TIME", value_parser = settings::stalls)]
+    pub(crate) stalls: Option<(f64, Duration)>,
     /// Round trip to the PTU.
     #[arg(long, value_name = "TIME", default_value = "30ms", value_parser = time)]
     pub(crate) round_trip: Duration,
@@ -127,7 +134,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(crate) refusal_time: Duration,
     /// Another application uses this share of the PTU: in bursts unless `steady`; it drops refused
-    /// requests unless it `hammers`: 0.5,steady,hammers.
+    /// requests unless it `hammers`; always, unless it stays for a time: 0.5,steady,hammers,5m+60s.
     #[arg(long, value_name = "SHARE[,...]", value_parser = settings::neighbour)]
     pub(crate) neighbour: Option<Neighbour>,
     /// An outage of the PTU, so long after the start: 5m+2m:503, or :429 without hints, or :down. May

@@ -6,14 +6,18 @@ use spillover_simulator::{
     Ending, Hints, Lives, Load, MaxTokens, Neighbour, Outage, Simulation, WhenRefused,
 };
 
-/// `up-to:2`, `times:4`, `4000`, or `none:4096`.
+/// `up-to:2`, `times:4`, `4000`, `none:4096`, or `mixed:0.5x16`.
 pub(crate) fn max_tokens(text: &str) -> Result<MaxTokens, String> {
     match text.split_once(':') {
         None => Ok(MaxTokens::Constant(number(text)?)),
         Some(("up-to", most)) => Ok(MaxTokens::UpTo(number(most)?)),
         Some(("times", factor)) => Ok(MaxTokens::Times(number(factor)?)),
         Some(("none", assumed)) => Ok(MaxTokens::Unstated(number(assumed)?)),
-        Some((kind, _)) => Err(format!("`{kind}` is none of up-to, times and none")),
+        Some(("mixed", kinds)) => {
+            let (share, times) = pair(kinds, 'x')?;
+            Ok(MaxTokens::Mixed { share: share_of(share)?, times: number(times)? })
+        }
+        Some((kind, _)) => Err(format!("`{kind}` is none of up-to, times, none and mixed")),
     }
 }
 
@@ -34,16 +38,30 @@ pub(crate) fn hints(text: &str) -> Result<Hints, String> {
     }
 }
 
-/// `SHARE`, then optionally `steady` and `hammers`.
+/// `PART:KIND`, with the kinds of [`hints`].
+pub(crate) fn hints_of(text: &str) -> Result<(usize, Hints), String> {
+    let (part, kind) = pair(text, ':')?;
+    Ok((number(part)?, hints(kind)?))
+}
+
+/// `SHARE:TIME`.
+pub(crate) fn stalls(text: &str) -> Result<(f64, Duration), String> {
+    let (share, lasts) = pair(text, ':')?;
+    Ok((share_of(share)?, time(lasts)?))
+}
+
+/// `SHARE`, then optionally `steady`, `hammers` and `AT+TIME`.
 pub(crate) fn neighbour(text: &str) -> Result<Neighbour, String> {
     let mut words = text.split(',');
     let share = number(words.next().unwrap_or_default())?;
-    let mut neighbour = Neighbour { share, is_bursty: true, when_refused: WhenRefused::Drops };
+    let mut neighbour =
+        Neighbour { share, is_bursty: true, when_refused: WhenRefused::Drops, stays: None };
     for word in words {
         match word {
             "steady" => neighbour.is_bursty = false,
             "hammers" => neighbour.when_refused = WhenRefused::Hammers,
-            _ => return Err(format!("`{word}` is neither `steady` nor `hammers`")),
+            _ if word.contains('+') => neighbour.stays = Some(span(word)?),
+            _ => return Err(format!("`{word}` is neither `steady` nor `hammers` nor a time")),
         }
     }
     Ok(neighbour)
@@ -106,6 +124,12 @@ pub(crate) fn apply(args: &crate::args::Args, mut simulation: Simulation) -> Sim
     if let Some(hints) = args.hints {
         simulation = simulation.hints(hints);
     }
+    if let Some((part, hints)) = args.hints_of {
+        simulation = simulation.hints_of(part, hints);
+    }
+    if let Some((share, lasts)) = args.stalls {
+        simulation = simulation.stalls(share, lasts);
+    }
     if let Some(neighbour) = args.neighbour {
         simulation = simulation.neighbour(neighbour);
     }
@@ -155,6 +179,11 @@ mod tests {
         assert_eq!(max_tokens("none:4096"), Ok(MaxTokens::Unstated(4_096)));
         assert_eq!(hints("43ms"), Ok(Hints::Constant(Duration::from_millis(43))));
         assert_eq!(hints("false:0.08"), Ok(Hints::False { share: 0.08, from: s(5), to: s(17) }));
+        assert_eq!(max_tokens("mixed:0.5x16"), Ok(MaxTokens::Mixed { share: 0.5, times: 16.0 }));
+        assert_eq!(hints_of("1:seconds"), Ok((1, Hints::WholeSeconds)));
+        assert_eq!(stalls("0.01:2s"), Ok((0.01, s(2))));
+        let brief = neighbour("1.2,5m+60s").unwrap();
+        assert_eq!(brief.stays, Some((s(300), s(60))));
         let neighbour = neighbour("0.5,steady,hammers").unwrap();
         assert_eq!((neighbour.share, neighbour.is_bursty), (0.5, false));
         assert_eq!(neighbour.when_refused, WhenRefused::Hammers);
@@ -169,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_setting_is_said() {
         for (error, words) in [
-            (max_tokens("most:4").unwrap_err(), "none of up-to, times and none"),
+            (max_tokens("most:4").unwrap_err(), "none of up-to, times, none and mixed"),
             (hints("soon").unwrap_err(), "not a duration"),
             (resize("300:0.5").unwrap_err(), "`300` is not a duration"),
             (hints("false:8").unwrap_err(), "0 to 1"),
