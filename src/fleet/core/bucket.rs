@@ -213,6 +213,9 @@ impl State {
         if let Some(actual) = actual {
             self.estimated = SUM_DECAY * self.estimated + cost;
             self.actual = SUM_DECAY * self.actual + actual;
+            self.answers = SUM_DECAY * self.answers + 1.0;
+            self.squared = SUM_DECAY * self.squared + cost * cost;
+            self.product = SUM_DECAY * self.product + cost * actual;
             self.admitted += actual - cost;
             let later = self.shift(actual - cost);
             if later < 0.0 {
@@ -565,8 +568,27 @@ impl State {
             return budget;
         }
         let shared = budget.min((budget * self.share).max(2.0 * TARGET));
+        (shared * self.worth(cost).max(MIN_SIZE_SHARE)).min(budget)
+    }
+
+    /// How much a request of `cost` is worth waiting for, beside one of the mean.
+    fn worth(&self, cost: f64) -> f64 {
         let size = if self.mean > 0.0 { cost / self.mean } else { 1.0 };
-        (shared * size.max(0.0).sqrt().max(MIN_SIZE_SHARE)).min(budget)
+        let size = size.max(MIN_RELATIVE_COST);
+        self.relative_cost(cost, size) / size.sqrt()
+    }
+
+    /// What a request of `cost` will cost in the end, as a multiple of the mean.
+    fn relative_cost(&self, cost: f64, size: f64) -> f64 {
+        let spread = self.answers * self.squared - self.estimated * self.estimated;
+        if spread <= MIN_SPREAD * self.estimated * self.estimated {
+            return size;
+        }
+        let common = self.answers * self.product - self.estimated * self.actual;
+        let slope = (common / spread).max(0.0);
+        let base = (self.actual - slope * self.estimated) / self.answers;
+        let mean = base + slope * self.mean;
+        if mean > 0.0 { ((base + slope * cost) / mean).max(MIN_RELATIVE_COST) } else { size }
     }
 
     /// A request arrives and would have to wait for `wait` of its `budget`.

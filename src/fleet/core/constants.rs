@@ -29,6 +29,8 @@ constants! {
     MAX_MODELLED_SPARE = 60e6;
     MEAN_WEIGHT = 0.05;
     SUM_DECAY = 0.98;
+    MIN_SPREAD = 1e-4;
+    MIN_RELATIVE_COST = 0.01;
     DURATION_WEIGHT = 0.05;
     MIN_REFUSALS = 3.0;
     MIN_DROUGHT = 1e6;

@@ -19,10 +19,14 @@ pub(super) struct State {
     pub(super) sample_admitted: f64,
     pub(super) settled_at: f64,
     pub(super) is_provisional: bool,
-    // Costs: the mean estimate, decaying sums over answers, and what is in flight.
+    // Costs: the mean estimate; decaying sums over answers of their estimates, their actual costs, their
+    // number, the squared estimates, and the products of both; and what is in flight.
     pub(super) mean: f64,
     pub(super) estimated: f64,
     pub(super) actual: f64,
+    pub(super) answers: f64,
+    pub(super) squared: f64,
+    pub(super) product: f64,
     pub(super) in_flight: f64,
     /// When `in_flight` decayed last.
     pub(super) decayed_at: f64,
@@ -93,6 +97,9 @@ impl State {
             mean: 0.0,
             estimated: 0.0,
             actual: 0.0,
+            answers: 0.0,
+            squared: 0.0,
+            product: 0.0,
             in_flight: 0.0,
             decayed_at: now,
             answer_time: 0.0,

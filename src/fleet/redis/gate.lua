@@ -24,7 +24,7 @@ local STATE, QUEUE, WAITING = KEYS[1], KEYS[2], KEYS[3]
 -- table with names would have to be built twice in each call.
 -- fields:
 -- below_at rate rate_cost rate_time sample_at sample_excess sample_admitted settled_at
--- is_provisional mean estimated actual in_flight decayed_at answer_time admitted sent last_hint
+-- is_provisional mean estimated actual answers squared product in_flight decayed_at answer_time admitted sent last_hint
 -- repeats doubt_at doubt_reopens confirmed refuted longest_hint is_hinted silent_since early_at
 -- window first_sent last_sent refused_at known_at closed_until is_explained network usual slowest
 -- refusals admitted_at depth_hints depth_shares depth_error share emptied_at change_at idle_since
@@ -36,7 +36,7 @@ if stored then
   s = cmsgpack.unpack(stored)
 else
   s = {}
-  for field = 1, 53 do s[field] = 0 end
+  for field = 1, 56 do s[field] = 0 end
   s.below_at, s.sample_at, s.settled_at, s.last_hint, s.doubt_at = NEVER, NEVER, NEVER, NEVER, NEVER
   s.silent_since, s.early_at, s.first_sent, s.last_sent = NEVER, NEVER, NEVER, NEVER
   s.refused_at, s.known_at, s.closed_until, s.admitted_at = NEVER, NEVER, NEVER, NEVER
@@ -294,6 +294,9 @@ function f.on_ended(cost, after, actual)
   if actual >= 0 then
     s.estimated = SUM_DECAY * s.estimated + cost
     s.actual = SUM_DECAY * s.actual + actual
+    s.answers = SUM_DECAY * s.answers + 1
+    s.squared = SUM_DECAY * s.squared + cost * cost
+    s.product = SUM_DECAY * s.product + cost * actual
     s.admitted = s.admitted + (actual - cost)
     local later = f.shift(actual - cost)
     if later < 0 then s.closed_until = s.closed_until + later end
@@ -375,12 +378,25 @@ function f.predicted_wait(at, rank, queued)
   if s.rate > 0 then share = min(f.ratio() * urgent / s.rate, MAX_URGENT_SHARE) end
   return f.wait_behind(at, queued) / (1 - share)
 end
+function f.relative_cost(cost, size)
+  local spread = s.answers * s.squared - s.estimated * s.estimated
+  if spread <= MIN_SPREAD * s.estimated * s.estimated then return size end
+  local slope = max((s.answers * s.product - s.estimated * s.actual) / spread, 0)
+  local base = (s.actual - slope * s.estimated) / s.answers
+  local mean = base + slope * s.mean
+  if mean > 0 then return max((base + slope * cost) / mean, MIN_RELATIVE_COST) end
+  return size
+end
+function f.worth(cost)
+  local size = 1
+  if s.mean > 0 then size = cost / s.mean end
+  size = max(size, MIN_RELATIVE_COST)
+  return f.relative_cost(cost, size) / sqrt(size)
+end
 function f.allowed_wait(budget, cost, is_behind)
   if interval == 0 or not is_behind then return budget end
   local shared = min(budget, max(budget * s.share, 2 * TARGET))
-  local size = 1
-  if s.mean > 0 then size = cost / s.mean end
-  return min(shared * max(sqrt(max(size, 0)), MIN_SIZE_SHARE), budget)
+  return min(shared * max(f.worth(cost), MIN_SIZE_SHARE), budget)
 end
 function f.on_predicted(wait, budget)
   if interval == 0 then return end

@@ -336,8 +336,8 @@ impl Core {
 
     /// The longest wait worth starting, in seconds, for a request with this `budget`.
     fn allowed_wait(&self, place: QueueKey, cost: f64, budget: f64) -> f64 {
-        let size = self.bucket.size(cost);
-        let newcomer = Newcomer { budget, size, is_behind: !self.is_first(place) };
+        let worth = self.bucket.worth(cost);
+        let newcomer = Newcomer { budget, worth, is_behind: !self.is_first(place) };
         self.standing_queue.allowed_wait(&newcomer)
     }
 

@@ -438,10 +438,9 @@ impl Bucket {
         self.admissions.drought(now, self.fill())
     }
 
-    /// `cost` as a multiple of the mean.
-    pub(super) fn size(&self, cost: f64) -> f64 {
-        let mean = self.costs.mean();
-        if mean > 0.0 { cost / mean } else { 1.0 }
+    /// How much a request of `cost` is worth waiting for, beside one of the mean.
+    pub(super) fn worth(&self, cost: f64) -> f64 {
+        self.costs.worth(cost)
     }
 
     /// The share of the PTU that `cost_per_second` takes.

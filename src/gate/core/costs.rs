@@ -8,6 +8,10 @@ pub(super) struct Costs {
     /// Decaying sums over answers: estimated and actual cost.
     estimated: f64,
     actual: f64,
+    /// The same of their number, of the squared estimate, and of the product of both.
+    answers: f64,
+    squared: f64,
+    product: f64,
     /// The estimated cost of attempts whose answers have not ended.
     in_flight: f64,
     /// Time from sending an attempt to the end of its answer, in seconds.
@@ -16,7 +20,16 @@ pub(super) struct Costs {
 
 impl Costs {
     pub(super) const fn new() -> Self {
-        Self { mean: 0.0, estimated: 0.0, actual: 0.0, in_flight: 0.0, duration: 0.0 }
+        Self {
+            mean: 0.0,
+            estimated: 0.0,
+            actual: 0.0,
+            answers: 0.0,
+            squared: 0.0,
+            product: 0.0,
+            in_flight: 0.0,
+            duration: 0.0,
+        }
     }
 
     /// A request of `cost` arrives, whether or not it will be sent.
@@ -44,6 +57,34 @@ impl Costs {
     pub(super) fn on_usage(&mut self, cost: f64, actual: f64) {
         self.estimated = SUM_DECAY * self.estimated + cost;
         self.actual = SUM_DECAY * self.actual + actual;
+        self.answers = SUM_DECAY * self.answers + 1.0;
+        self.squared = SUM_DECAY * self.squared + cost * cost;
+        self.product = SUM_DECAY * self.product + cost * actual;
+    }
+
+    /// How much a request with this estimate is worth waiting for, beside one of the mean: its cost in
+    /// the end, which a spill would be charged for, over the square root of its estimate, by which it
+    /// keeps others out until its answer ends.
+    pub(super) fn worth(&self, cost: f64) -> f64 {
+        let size = if self.mean > 0.0 { cost / self.mean } else { 1.0 };
+        let size = size.max(MIN_RELATIVE_COST);
+        self.relative_cost(cost, size) / size.sqrt()
+    }
+
+    /// What a request with this estimate will cost in the end, as a multiple of the mean: a line fitted
+    /// to the last answers by least squares. Where callers state a `max_tokens` that has little to do
+    /// with their answers, a large estimate does not mean a large cost. Before enough is known, it is
+    /// the estimate's `size`.
+    fn relative_cost(&self, cost: f64, size: f64) -> f64 {
+        let spread = self.answers * self.squared - self.estimated * self.estimated;
+        if spread <= MIN_SPREAD * self.estimated * self.estimated {
+            return size;
+        }
+        let common = self.answers * self.product - self.estimated * self.actual;
+        let slope = (common / spread).max(0.0);
+        let base = (self.actual - slope * self.estimated) / self.answers;
+        let mean = base + slope * self.mean;
+        if mean > 0.0 { ((base + slope * cost) / mean).max(MIN_RELATIVE_COST) } else { size }
     }
 
     /// The mean estimate; zero before the first request.
@@ -92,6 +133,11 @@ impl Costs {
 const MEAN_WEIGHT: f64 = 0.05;
 /// Share of the sums kept at each answer: about the last fifty count.
 const SUM_DECAY: f64 = 0.98;
+/// The smallest variance of estimates, as a share of their squared mean, at which their relation to
+/// actual costs can be measured.
+const MIN_SPREAD: f64 = 1e-4;
+/// The smallest cost that is told apart from nothing, as a multiple of the mean.
+const MIN_RELATIVE_COST: f64 = 0.01;
 /// Weight of a new answer in the mean duration of answers.
 const DURATION_WEIGHT: f64 = 0.05;
 
@@ -117,6 +163,49 @@ mod tests {
             costs.on_usage(10.0, 0.0);
         }
         assert!((costs.ratio() - 0.99).abs() < 0.005, "{}", costs.ratio());
+    }
+
+    #[test]
+    fn exact_estimates_are_worth_the_root_of_their_size() {
+        let mut costs = Costs::new();
+        assert_eq!(costs.worth(500.0), 1.0, "nothing is known");
+        costs.on_arrival(100.0);
+        assert_eq!((costs.worth(400.0), costs.worth(25.0)), (2.0, 0.5), "no answer ended yet");
+        for cost in [50.0, 100.0, 150.0].repeat(20) {
+            costs.on_usage(cost, cost);
+        }
+        assert!((costs.worth(400.0) - 2.0).abs() < 1e-9 && (costs.worth(25.0) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_caller_that_states_more_for_the_same_answer_is_worth_less() {
+        let mut costs = Costs::new();
+        for estimate in [1_000.0, 9_000.0].repeat(100) {
+            costs.on_arrival(estimate);
+            costs.on_usage(estimate, 1_000.0);
+        }
+        let (exact, large) = (costs.worth(1_000.0), costs.worth(9_000.0));
+        assert!((exact / large - 3.0).abs() < 0.01, "{exact} {large}");
+    }
+
+    #[test]
+    fn a_constant_part_of_all_estimates_hides_no_difference() {
+        let mut costs = Costs::new();
+        for actual in [100.0, 900.0].repeat(100) {
+            costs.on_arrival(12_000.0 + actual);
+            costs.on_usage(12_000.0 + actual, actual);
+        }
+        let ratio = costs.worth(12_900.0) / costs.worth(12_100.0);
+        assert!((8.0..9.0).contains(&ratio), "{ratio} instead of 9 over the root of 1.07");
+    }
+
+    #[test]
+    fn answers_that_say_nothing_of_estimates_leave_their_size() {
+        let costs = answers(100.0, 10.0, 1.0);
+        assert_eq!(costs.worth(7.0), 1.0, "no arrival was counted");
+        let mut costs = answers(100.0, 10.0, 1.0);
+        costs.on_arrival(100.0);
+        assert_eq!(costs.worth(400.0), 2.0, "all estimates were equal");
     }
 
     #[test]

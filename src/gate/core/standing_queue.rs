@@ -15,8 +15,10 @@ use std::time::Duration;
 /// Target and interval grow with `max_wait`: a caller that allows half a minute rides out longer
 /// bursts.
 ///
-/// Spilling saves time per request but costs money per token. So behind a queue, a request that is
-/// smaller than the mean may wait for a smaller share of its time.
+/// Spilling saves time per request but costs money per token. So behind a queue, a request that costs
+/// less than the mean may wait for a smaller share of its time. A service charges the estimate until
+/// the answer ends, so one whose caller states more than it uses keeps others out, and may wait for
+/// less, too.
 #[derive(Clone, Debug)]
 pub(super) struct StandingQueue {
     /// Seconds that a queue may stand before the first cut; `None` never cuts.
@@ -36,8 +38,8 @@ pub(super) struct StandingQueue {
 pub(super) struct Newcomer {
     /// Seconds that it may wait.
     pub(super) budget: f64,
-    /// Its cost as a multiple of the mean.
-    pub(super) size: f64,
+    /// How much it is worth waiting for, beside one of the mean.
+    pub(super) worth: f64,
     /// Whether other requests are ahead of it.
     pub(super) is_behind: bool,
 }
@@ -60,8 +62,7 @@ impl StandingQueue {
             return budget;
         }
         let shared = budget.min((budget * self.share).max(2.0 * TARGET_S));
-        let worth = newcomer.size.max(0.0).sqrt().max(MIN_SIZE_SHARE);
-        (shared * worth).min(budget)
+        (shared * newcomer.worth.max(MIN_SIZE_SHARE)).min(budget)
     }
 
     /// Whether a queue has stood for so long that the allowed wait is cut.
@@ -123,14 +124,14 @@ const GROWTH_PER_INTERVAL: f64 = 1.25;
 /// The factor by which it grows per second without a queue, and the most seconds counted.
 const IDLE_GROWTH_PER_S: f64 = 1.15;
 const MAX_IDLE_S: f64 = 1_000.0;
-/// The smallest share of the allowed wait that a small request keeps.
+/// The smallest share of the allowed wait that a request keeps which is worth little.
 const MIN_SIZE_SHARE: f64 = 0.05;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MEAN: Newcomer = Newcomer { budget: 4.0, size: 1.0, is_behind: true };
+    const MEAN: Newcomer = Newcomer { budget: 4.0, worth: 1.0, is_behind: true };
 
     fn observed(interval: Option<u64>, seconds: u32, wait: f64) -> StandingQueue {
         let mut standing = StandingQueue::new(interval.map(Duration::from_secs));
@@ -185,15 +186,15 @@ mod tests {
     #[test]
     fn behind_others_small_requests_wait_for_less_and_none_for_more_than_allowed() {
         let standing = observed(Some(60), 1, 0.0);
-        assert_eq!(standing.allowed_wait(&Newcomer { size: 0.25, ..MEAN }), 2.0);
-        assert_eq!(standing.allowed_wait(&Newcomer { size: 9.0, ..MEAN }), 4.0);
-        let alone = Newcomer { size: 0.0, is_behind: false, ..MEAN };
+        assert_eq!(standing.allowed_wait(&Newcomer { worth: 0.5, ..MEAN }), 2.0);
+        assert_eq!(standing.allowed_wait(&Newcomer { worth: 3.0, ..MEAN }), 4.0);
+        let alone = Newcomer { worth: 0.0, is_behind: false, ..MEAN };
         assert_eq!(standing.allowed_wait(&alone), 4.0, "it delays no other request");
     }
 
     #[test]
     fn without_an_interval_nothing_is_cut() {
         let standing = observed(None, 600, 3.9);
-        assert_eq!(standing.allowed_wait(&Newcomer { size: 0.01, ..MEAN }), 4.0);
+        assert_eq!(standing.allowed_wait(&Newcomer { worth: 0.01, ..MEAN }), 4.0);
     }
 }

@@ -445,10 +445,9 @@ impl Reference {
     }
 
     fn allowed_wait(&self, place: QueueKey, cost: f64, budget: f64) -> f64 {
-        let mean = self.costs.mean();
-        let size = if mean > 0.0 { cost / mean } else { 1.0 };
+        let worth = self.costs.worth(cost);
         let is_behind = !self.ahead_of(place).is_empty();
-        let newcomer = Newcomer { budget, size, is_behind };
+        let newcomer = Newcomer { budget, worth, is_behind };
         self.standing_queue.allowed_wait(&newcomer)
     }
 
