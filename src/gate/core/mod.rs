@@ -55,8 +55,9 @@
 //! the check, even if it fits the model: it does not include what answers will give back. So while
 //! requests wait, `prober.rs` makes an attempt a third of a second after the last refusal, ahead of
 //! the model and of the hint. A refusal comes back within one round trip, an answer takes seconds, so
-//! silence for one and a half round trips counts as an admission. Then the model was too high, and
-//! further attempts follow faster and faster until one is refused. While no request waits, one
+//! silence for a little longer counts as an admission: by four mean deviations of that time, and at
+//! most by half of it. Then the model was too high, and further attempts follow faster and faster
+//! until one is refused. While no request waits, one
 //! arriving request per second is sent as a probe.
 //!
 //! `queue.rs` orders waiting requests by rank, then by arrival. Only the head is dispatched, half a
@@ -104,7 +105,9 @@
 //! requests spill as without a queue, and all the others wait as well. `standing_queue.rs` applies
 //! CoDel's answer (RFC 8289) to this choice: once the predicted wait has stayed above a small target
 //! for an interval, the allowed wait is halved, and halved again while that lasts. And since waiting
-//! costs time per request but saves money per token, small requests in a queue wait for less.
+//! costs time per request but saves money per token, a request in a queue waits for less if it will
+//! cost little, judged by the last answers, and if its estimate is large beside that: the PTU charges
+//! the estimate until the answer ends, and admits others for that much less.
 //!
 //! # Trade-offs
 //!
@@ -202,6 +205,8 @@
 //! | **`costs.rs`** | | | | |
 //! | `MEAN_WEIGHT` | share | 0.05 | unstated: p50 435; nb-drop: spilled -0.3 | nb-drop: open 0.7; max4000: spilled -0.3 |
 //! | `SUM_DECAY` | share | 0.98 | nb-drop: open 0.9; max4000: spilled -0.3 | nb-drop: spilled -0.6; max4000: spilled -0.3 |
+//! | `MIN_SPREAD` | share | 1e-4 | none | none |
+//! | `MIN_RELATIVE_COST` | share | 0.01 | none | none |
 //! | `DURATION_WEIGHT` | share | 0.05 | unstated: mean 1406; nb-drop: spilled -0.4 | noise |
 //! | **`drain_rate.rs`** | | | | |
 //! | `RATE_SAMPLE_WINDOW_S` | s | 10.0 | max4000: spilled -0.3 | unstated: mean 1437, p50 381; nb-drop: open 1.1 |
@@ -242,8 +247,10 @@
 //! | `MAX_NETWORK_NS` | time | 100 * MILLISECOND | none | none |
 //! | `NETWORK_GROWTH_DIVISOR` | 1 / n | 16 | unstated: mean 1447, p50 435; nb-drop: spilled -0.5 | unstated: mean 1408, p50 553; nb-drop: open 0.9 |
 //! | `USUAL_DIVISOR` | 1 / n | 16 | max4000: spilled -0.3 | noise |
+//! | `DEVIATION_DIVISOR` | 1 / n | 8 | none | none |
 //! | `LONGEST_DECAY_DIVISOR` | 1 / n | 512 | none | none |
 //! | `RESERVE_MARGIN_DIVISOR` | 1 / n | 16 | noise | none |
+//! | `SILENCE_DEVIATIONS` | deviations | 4 | not measured | as without it: reasoning-tail open 0.5 |
 //! | `SILENCE_HALF_TRIPS` | share | 3 | pause1: spilled +3.7, mean 309, open 0.4; max4000: spilled +0.8, attempts 1.73 | pause1: spilled +0.9; nb-drop: open 0.8 |
 //! | `MIN_SILENCE_NS` | time | SECOND / 50 | none | none |
 //! | **`standing_queue.rs`** | | | | |

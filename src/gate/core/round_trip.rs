@@ -8,12 +8,14 @@ pub(super) struct RoundTrip {
     /// The network round trip: about the shortest latency.
     network: Nanos,
     usual: Nanos,
+    /// The mean deviation from the usual latency.
+    deviation: Nanos,
     longest: Nanos,
 }
 
 impl RoundTrip {
     pub(super) const fn new() -> Self {
-        Self { network: 0, usual: 0, longest: 0 }
+        Self { network: 0, usual: 0, deviation: 0, longest: 0 }
     }
 
     /// A refusal came back `took` after its attempt was sent.
@@ -26,9 +28,13 @@ impl RoundTrip {
             0 => near,
             known => near.min(known + known / NETWORK_GROWTH_DIVISOR),
         };
-        self.usual = match self.usual {
-            0 => took,
-            known => known + (took - known) / USUAL_DIVISOR,
+        (self.usual, self.deviation) = match self.usual {
+            0 => (took, took / 2),
+            known => {
+                let off = (took - known).abs();
+                let deviation = self.deviation + (off - self.deviation) / DEVIATION_DIVISOR;
+                (known + (took - known) / USUAL_DIVISOR, deviation)
+            }
         };
         self.longest = took.max(self.longest - (self.longest - took) / LONGEST_DECAY_DIVISOR);
     }
@@ -46,9 +52,12 @@ impl RoundTrip {
         self.usual
     }
 
-    /// How long an attempt must go unrefused to count as admitted.
+    /// How long an attempt must go unrefused to count as admitted: the usual latency and four mean
+    /// deviations, as TCP waits for an acknowledgement (RFC 6298). Refusals that vary widely are not
+    /// waited for any longer than one and a half usual ones.
     pub(super) fn silence(&self) -> Nanos {
-        (self.usual * SILENCE_HALF_TRIPS / 2).max(MIN_SILENCE_NS)
+        let slow = self.usual + SILENCE_DEVIATIONS * self.deviation;
+        slow.min(self.usual * SILENCE_HALF_TRIPS / 2).max(MIN_SILENCE_NS)
     }
 
     /// The part of a request's time reserved for a refusal and a spill.
@@ -67,12 +76,16 @@ const MAX_NETWORK_NS: Nanos = 100 * MILLISECOND;
 const NETWORK_GROWTH_DIVISOR: Nanos = 16;
 /// The usual latency averages about this many refusals.
 const USUAL_DIVISOR: Nanos = 16;
+/// The mean deviation averages about this many refusals.
+const DEVIATION_DIVISOR: Nanos = 8;
 /// Each refusal lowers the longest latency by one part in this many of what it exceeds the new one
 /// by.
 const LONGEST_DECAY_DIVISOR: Nanos = 512;
 /// The reserve exceeds the longest latency by one part in this many.
 const RESERVE_MARGIN_DIVISOR: Nanos = 16;
-/// How long silence must last, in half usual latencies: a refusal takes two.
+/// How long silence must last, in mean deviations beyond the usual latency.
+const SILENCE_DEVIATIONS: Nanos = 4;
+/// How long it lasts at most, in half usual latencies: a refusal takes two.
 const SILENCE_HALF_TRIPS: Nanos = 3;
 /// The shortest silence that counts, because a single refusal may be slow.
 const MIN_SILENCE_NS: Nanos = SECOND / 50;
@@ -103,6 +116,17 @@ mod tests {
         let slow = after(&[2_000]);
         assert_eq!((slow.one_way(), slow.silence()), (50 * MS, 3_000 * MS));
         assert!(slow.spill_reserve() > 2_000 * MS, "the next one may take as long");
+    }
+
+    #[test]
+    fn the_less_latencies_vary_the_sooner_silence_tells() {
+        assert_eq!(after(&[100]).silence(), 150 * MS, "nothing is known of their differences");
+        let regular = after(&[100; 50]);
+        assert!(regular.silence() < 101 * MS, "{}", regular.silence());
+        let silence = after(&[[90, 110].as_slice(); 50].concat()).silence();
+        assert!((110 * MS..145 * MS).contains(&silence), "later than the latest: {silence}");
+        let wild = after(&[[10, 190].as_slice(); 50].concat());
+        assert_eq!(wild.silence(), wild.usual() * 3 / 2);
     }
 
     #[test]
