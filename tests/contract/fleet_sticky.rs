@@ -157,9 +157,9 @@ async fn requests_that_need_no_id_do_not_call_the_store() {
     }
     assert_eq!(process.asked(), 0);
     let (_, time) = timed(process.pool.ask(continuing("resp_elsewhere"))).await;
-    assert_eq!((process.asked(), time), (3, ms(30)), "a write may be on its way");
+    assert_eq!((process.asked(), time), (4, ms(30)), "a write may be on its way");
     let (_, time) = timed(process.pool.ask(continuing("resp_elsewhere"))).await;
-    assert_eq!((process.asked(), time), (4, ms(0)), "it was looked for in vain");
+    assert_eq!((process.asked(), time), (5, ms(0)), "it was looked for in vain");
     let stats = process.fleet.stats();
     assert_eq!((stats.ids_found, stats.ids_unknown), (0, 2));
 }
@@ -172,14 +172,14 @@ async fn all_ids_of_a_request_are_in_one_call_and_the_outermost_layer_makes_it()
         (0..90).map(|file| json!({"type": "input_file", "file_id": file.to_string()})).collect();
     let many = respond(json!({"input": [{"role": "user", "content": files}]}));
     process.pool.ask(many).await;
-    assert_eq!(process.asked(), 3);
+    assert_eq!(process.asked(), 4);
     let tiers = sticking_tiers::tiers(&process.sticky, Mode::Adaptive);
     let leaf = Leaf::new(|_| Answer::ok());
     let unknown = sticking_tiers::ask(&tiers, &leaf, continuing("resp_elsewhere")).await;
-    assert_eq!((account(&unknown).held(), process.asked()), (UNKNOWN, 6));
+    assert_eq!((account(&unknown).held(), process.asked()), (UNKNOWN, 8));
     let streamed = ReplayLayer::new(1 << 16).layer(tiers.layer(leaf.clone()));
     streamed.oneshot(continuing("resp_elsewhere")).await.unwrap();
-    assert_eq!(process.asked(), 7);
+    assert_eq!(process.asked(), 9);
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,7 +377,7 @@ async fn layers_do_not_ask_again_for_what_was_recalled() {
     let mut request = continuing("resp_elsewhere");
     process.sticky.recall(&Home::of("a")).request(&mut request).await;
     assert_eq!(process.sends(request).await.1, UNKNOWN);
-    assert_eq!(process.asked(), 3);
+    assert_eq!(process.asked(), 4);
     let mut many = process.sticky.recall(&Home::of("a"));
     for id in 0..512 {
         many = many.id(&id.to_string()).id("0");
@@ -386,7 +386,7 @@ async fn layers_do_not_ask_again_for_what_was_recalled() {
     let mut many = many.id("one more");
     assert!(many.is_too_long());
     many.await;
-    assert_eq!(process.asked(), 4, "that are no request's");
+    assert_eq!(process.asked(), 5, "that are no request's");
     let mut alone = Sticky::new().recall(&Home::of("a")).id("resp_elsewhere");
     assert!(!alone.is_too_long());
     alone.await;
