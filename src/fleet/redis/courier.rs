@@ -273,6 +273,10 @@ impl Link {
         connection.subscribe(channel).await
     }
 
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self.connection, Connection::Cluster(_))
+    }
+
     /// A key of each server of a cluster, which begins with `prefix`.
     pub(super) fn keys(&self, prefix: &str) -> Vec<String> {
         self.connection.keys(prefix)

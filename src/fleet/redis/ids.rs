@@ -1,11 +1,11 @@
 //! Hides ids, and who holds them, from those who can read the store.
 
-use std::{fmt, sync::LazyLock, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::LazyLock, time::Duration};
 
 use redis::{FromRedisValue, Script, Value};
 use ring::hmac::{Context, HMAC_SHA256, Key, Tag};
 
-use super::keys;
+use super::{courier::Link, keys};
 use crate::{
     ConfigError,
     fleet::{IdHolder, Unreachable, ids::generation_us},
@@ -87,11 +87,39 @@ impl HashedId {
     }
 }
 
+/// Runs a script of ids at once in all slots that they are in. `arguments` are those for the ids at these
+/// places. Returns the holders in the order of `ids`.
+pub(super) async fn run(
+    link: &Link,
+    script: &'static Script,
+    secret: &IdSecret,
+    prefix: Prefix<'_>,
+    ids: &[&[u8]],
+    arguments: impl Fn(&[usize]) -> Vec<Vec<u8>>,
+) -> Result<Vec<Option<IdHolder>>, Unreachable> {
+    let slots = prefix.slots(secret, ids, link.is_cluster());
+    let calls = slots.into_iter().map(|(key, places)| {
+        let (link, arguments) = (link.clone(), arguments(&places));
+        let call = async move {
+            let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+            link.script(script, &[&key], &arguments).await
+        };
+        (places, tokio::spawn(call))
+    });
+    let mut holders = vec![None; ids.len()];
+    for (places, call) in calls.collect::<Vec<_>>() {
+        let answer = call.await.map_err(|_| Unreachable)??;
+        let found = read(secret, places.iter().map(|&place| ids[place]), &answer)?;
+        places.iter().zip(found).for_each(|(&place, holder)| holders[place] = holder);
+    }
+    Ok(holders)
+}
+
 /// The arguments of `remember.lua`.
-pub(super) fn to_remember(
+pub(super) fn to_remember<'a>(
     secret: &IdSecret,
     age: Duration,
-    ids: &[(Box<[u8]>, IdHolder)],
+    ids: impl IntoIterator<Item = &'a (Box<[u8]>, IdHolder)>,
 ) -> Vec<Vec<u8>> {
     let mut arguments = vec![Vec::new(), generation_us(age).to_string().into_bytes()];
     for (id, is) in ids {
@@ -102,9 +130,13 @@ pub(super) fn to_remember(
 }
 
 /// The arguments of `recall.lua`.
-pub(super) fn to_recall(secret: &IdSecret, age: Duration, ids: &[Box<[u8]>]) -> Vec<Vec<u8>> {
+pub(super) fn to_recall<'a>(
+    secret: &IdSecret,
+    age: Duration,
+    ids: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Vec<u8>> {
     let mut arguments = vec![Vec::new(), generation_us(age).to_string().into_bytes()];
-    arguments.extend(ids.iter().map(|id| secret.hash(id).key().to_vec()));
+    arguments.extend(ids.into_iter().map(|id| secret.hash(id).key().to_vec()));
     arguments
 }
 
@@ -122,10 +154,36 @@ pub(super) fn read<'a>(
     Ok(ids.zip(sealed).map(|(id, sealed)| secret.open(&id, &sealed)).collect())
 }
 
-/// The beginning of the keys of a fleet's ids. Processes with different ages do not see each other's: they
-/// have other generations.
-pub(super) fn key(fleet: &str, age: Duration) -> String {
-    format!("{}:{{{fleet}:i}}:{}", keys::SCHEMA, age.as_secs())
+/// The ids of a fleet. Processes with different ages do not see each other's: they have other
+/// generations.
+#[derive(Clone, Copy)]
+pub(super) struct Prefix<'a> {
+    pub(super) fleet: &'a str,
+    pub(super) age: Duration,
+}
+
+impl Prefix<'_> {
+    /// The beginning of the keys of ids, and the places of the ids: in a cluster for each of 16 slots that
+    /// has some of them, so that its servers share the ids.
+    fn slots(
+        self,
+        secret: &IdSecret,
+        ids: &[&[u8]],
+        is_cluster: bool,
+    ) -> BTreeMap<String, Vec<usize>> {
+        let mut slots = BTreeMap::<_, Vec<_>>::new();
+        for (place, id) in ids.iter().enumerate() {
+            let slot = is_cluster.then(|| secret.hash(id).key()[0] >> 4);
+            slots.entry(self.key(slot)).or_default().push(place);
+        }
+        slots
+    }
+
+    pub(super) fn key(self, slot: Option<u8>) -> String {
+        let Self { fleet, age } = self;
+        let slot = slot.map_or(String::new(), |slot| format!(":{slot:x}"));
+        format!("{}:{{{fleet}:i{slot}}}:{}", keys::SCHEMA, age.as_secs())
+    }
 }
 
 fn part(tag: &Tag, from: usize) -> [u8; 8] {
@@ -158,7 +216,10 @@ const KEY_BYTES: usize = 10;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::fleet::redis::cluster::slot;
 
     fn secret(text: &str) -> IdSecret {
         IdSecret::new(text).unwrap()
@@ -203,6 +264,24 @@ mod tests {
         let [first, second] =
             [b"resp_1", b"resp_2"].map(|id| own.seal(&own.hash(id), is)[16..].to_vec());
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn ids_are_in_sixteen_slots_of_a_cluster_and_under_one_key_of_a_server() {
+        let prefix = Prefix { fleet: "prod", age: Duration::from_secs(60) };
+        let names: Vec<String> = (0..1_000).map(|id| format!("resp_{id}")).collect();
+        let ids: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+        let of_cluster = prefix.slots(&secret(A), &ids, true);
+        let slots = of_cluster.keys().map(|key| slot(key)).collect::<HashSet<_>>();
+        assert_eq!((of_cluster.len(), slots.len()), (16, 16), "{:?}", of_cluster.keys());
+        // A key that the script makes stays in the slot.
+        assert!(of_cluster.keys().all(|key| slot(&format!("{key}:17:0a1b")) == slot(key)));
+        let mut places: Vec<usize> = of_cluster.into_values().flatten().collect();
+        places.sort_unstable();
+        let all: Vec<usize> = (0..1_000).collect();
+        assert_eq!(places, all);
+        let of_server = prefix.slots(&secret(A), &ids, false);
+        assert_eq!(of_server.into_iter().collect::<Vec<_>>(), [("sp1:{prod:i}:60".into(), all)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use redis::{FromRedisValue, Script, Value};
 use super::{
     RedisStore, closings,
     gate::GateKeys,
-    ids::{self, RECALL, REMEMBER},
+    ids::{self, Prefix, RECALL, REMEMBER},
     keys,
 };
 use crate::fleet::{
@@ -135,13 +135,15 @@ impl Store for RedisStore {
         on_stored: OnStored,
     ) {
         let Some(secret) = self.settings.secret.clone() else { return };
-        let key = ids::key(fleet, age);
+        let fleet = fleet.to_owned();
         self.tell(move |link| async move {
-            let arguments = ids::to_remember(&secret, age, &ids);
-            let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-            if let Ok(answer) = link.script(&REMEMBER, &[&key], &arguments).await
-                && let ids = ids.iter().map(|(id, _)| &**id)
-                && let Ok(kept) = ids::read(&secret, ids, &answer)
+            let prefix = Prefix { fleet: &fleet, age };
+            let names: Vec<&[u8]> = ids.iter().map(|(id, _)| &**id).collect();
+            let arguments = |places: &[usize]| {
+                ids::to_remember(&secret, age, places.iter().map(|&place| &ids[place]))
+            };
+            let kept = ids::run(&link, &REMEMBER, &secret, prefix, &names, arguments).await;
+            if let Ok(kept) = kept
                 && let Some(kept) = kept.into_iter().collect::<Option<Vec<_>>>()
             {
                 on_stored(&kept);
@@ -158,13 +160,15 @@ impl Store for RedisStore {
         let Some(secret) = self.settings.secret.clone() else {
             return Box::pin(ready(Err(Unreachable)));
         };
-        let key = ids::key(fleet, age);
+        let fleet = fleet.to_owned();
         self.ask(
             move |link| async move {
-                let arguments = ids::to_recall(&secret, age, &ids);
-                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                let answer = link.script(&RECALL, &[&key], &arguments).await?;
-                ids::read(&secret, ids.iter().map(|id| &**id), &answer)
+                let prefix = Prefix { fleet: &fleet, age };
+                let names: Vec<&[u8]> = ids.iter().map(|id| &**id).collect();
+                let arguments = |places: &[usize]| {
+                    ids::to_recall(&secret, age, places.iter().map(|&place| names[place]))
+                };
+                ids::run(&link, &RECALL, &secret, prefix, &names, arguments).await
             },
             |_, _| ready(()),
         )

@@ -109,7 +109,10 @@ async fn what_one_process_learned_is_known_to_the_others_through_a_cluster() {
     let answer = stack.oneshot(request).await.unwrap();
     answer.into_body().collect().await.unwrap();
     let all = || (0..100).map(|item| format!("msg_{item}")).chain(["resp_1".to_owned()]);
-    until(|| cluster.find("sp1:{prod:i}:*").is_some()).await;
+    // The primaries share them.
+    const COUNT: &str = "return #redis.call('KEYS', ARGV[1])";
+    let ids = |server: &Server| server.command(&["EVAL", COUNT, "0", "sp1:{prod:i:*"]);
+    until(|| cluster.servers[..3].iter().all(|server| ids(server) != ":0")).await;
     all().fold(asked.recall(&a), |recall, id| recall.id(&id)).await;
     for id in all() {
         let owners = [&a, &b].map(|home| asked.ownership_of(&id, home));

@@ -154,7 +154,8 @@ fn the_scripts_of_ids_give_the_answers_of_the_rule() {
     let config = ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() };
     let result = TestRunner::new(config).run(&steps, |steps| {
         cases.set(cases.get() + 1);
-        let key = ids::key(&format!("test-{}", cases.get()), age);
+        let fleet = format!("test-{}", cases.get());
+        let key = Prefix { fleet: &fleet, age }.key(None);
         let mut connection = connection.borrow_mut();
         let (mut rule, mut now) = (StoredIds::default(), start);
         for (remembers, after, ids) in steps {
@@ -175,7 +176,8 @@ fn the_scripts_of_ids_give_the_answers_of_the_rule() {
                 prop_assert_eq!(kept, Ok(expected));
             } else {
                 let ids: Vec<_> = ids.into_iter().map(|(id, ..)| name(id)).collect();
-                let arguments = with_time(to_recall(&secret, age, &ids));
+                let names = ids.iter().map(|id| &**id);
+                let arguments = with_time(to_recall(&secret, age, names));
                 let answer = eval(&mut connection, &RECALL, &key, &arguments);
                 let expected = ids.iter().map(|id| rule.recall(now, age, id)).collect();
                 prop_assert_eq!(read(&secret, ids.iter().map(|id| &**id), &answer), Ok(expected));
@@ -194,7 +196,7 @@ fn stored_ids_expire_with_their_generation_and_take_few_bytes() {
     let mut connection = client.get_connection().unwrap();
     let secret = IdSecret::new("a secret that is long enough").unwrap();
     let age = Duration::from_secs(7 * 24 * 3_600);
-    let key = ids::key("prod", age);
+    let key = Prefix { fleet: "prod", age }.key(None);
     let memory = |connection: &mut Connection| -> f64 {
         let text: String = redis::cmd("INFO").arg("memory").query(connection).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
