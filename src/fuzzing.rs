@@ -124,8 +124,9 @@ pub fn shown<'a>(
     mut each: impl FnMut(&'static str, &[u8]),
 ) {
     let mut scan = AnswerScan::new(most);
-    for piece in pieces {
-        scan.push(piece, |shown| match shown {
+    let mut pieces = pieces.peekable();
+    while let Some(piece) = pieces.next() {
+        scan.push(piece, pieces.peek().is_none(), |shown| match shown {
             Shown::Id(id) => each("id", id),
             Shown::Encrypted(text) => each("sealed", text),
         });

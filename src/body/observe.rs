@@ -10,8 +10,9 @@ use crate::azure::UsageScan;
 
 /// Reads a response body as it passes.
 pub(crate) trait ResponseTap: Send + Sync {
-    /// Reads the next bytes of the body; returns whether it wants more.
-    fn read(&mut self, piece: &[u8]) -> bool;
+    /// Reads the next bytes of the body, the last ones if `is_last` is true; returns whether it wants
+    /// more.
+    fn read(&mut self, piece: &[u8], is_last: bool) -> bool;
 
     /// The body ended, failed or was dropped. Called once, unless the tap wanted no more.
     fn end(&mut self);
@@ -77,13 +78,11 @@ impl Observer {
     }
 
     fn read(&mut self, piece: &[u8], is_last: bool) {
-        match &mut self.usage {
-            Some(UsageTap { scan: Some(scan), .. }) if is_last => scan.push_last(piece),
-            Some(usage) => drop(usage.read(piece)),
-            None => {}
+        if let Some(usage) = &mut self.usage {
+            usage.read(piece, is_last);
         }
         if let Some(learner) = &mut self.learner
-            && !learner.read(piece)
+            && !learner.read(piece, is_last)
         {
             self.learner = None;
         }
@@ -91,9 +90,11 @@ impl Observer {
 }
 
 impl ResponseTap for UsageTap {
-    fn read(&mut self, piece: &[u8]) -> bool {
-        if let Some(scan) = &mut self.scan {
-            scan.push(piece);
+    fn read(&mut self, piece: &[u8], is_last: bool) -> bool {
+        match &mut self.scan {
+            Some(scan) if is_last => scan.push_last(piece),
+            Some(scan) => scan.push(piece),
+            None => {}
         }
         self.scan.is_some()
     }

@@ -2,8 +2,11 @@
 
 use std::mem;
 
-use super::references::{ENCRYPTED_PREFIX_BYTES, MAX_ID_BYTES};
-use crate::azure::json::{Bracket, Mark, Token, Tokenizer};
+use super::{
+    references::{ENCRYPTED_PREFIX_BYTES, MAX_ID_BYTES},
+    whole_answer::WholeAnswer,
+};
+use crate::azure::json::{Bracket, Mark, Token, Tokenizer, mark};
 
 /// Something in an answer that its resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ enum Skips {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MemberName {
+pub(super) enum MemberName {
     Id,
     /// A list of ids.
     Ids,
@@ -82,10 +85,27 @@ impl AnswerScan {
         self.left == 0
     }
 
-    /// Reads the next bytes, and calls `each` for every value that ends in them.
-    pub(crate) fn push(&mut self, piece: &[u8], mut each: impl FnMut(Shown<'_>)) {
-        let mut rest = &piece[..piece.len().min(self.left)];
-        self.left -= rest.len();
+    /// Reads the next bytes, and calls `each` for every value that ends in them. `is_last` if no others
+    /// follow.
+    pub(crate) fn push(&mut self, piece: &[u8], is_last: bool, mut each: impl FnMut(Shown<'_>)) {
+        let piece = &piece[..piece.len().min(self.left)];
+        self.left -= piece.len();
+        let (read, mut known) = if self.is_between_objects() {
+            whole_objects(piece, is_last || self.is_over(), &mut each)
+        } else {
+            (0, 0)
+        };
+        self.read_on(&piece[read..], |shown| match known {
+            0 => each(shown),
+            _ => known -= 1,
+        });
+    }
+
+    fn is_between_objects(&self) -> bool {
+        self.tokens.is_outermost() && self.skips.is_none() && self.key.is_none()
+    }
+
+    fn read_on(&mut self, mut rest: &[u8], mut each: impl FnMut(Shown<'_>)) {
         loop {
             let is_skipped = match self.skips {
                 None => true,
@@ -221,8 +241,29 @@ impl AnswerScan {
     }
 }
 
+/// Reads the objects that are whole in `piece`, which begins between two: most answers are one, and most
+/// events. Returns where the first begins that is not, and how often `each` was called for it.
+fn whole_objects(piece: &[u8], is_last: bool, mut each: impl FnMut(Shown<'_>)) -> (usize, usize) {
+    let mut read = 0;
+    loop {
+        let start = read + mark(&piece[read..]);
+        if piece.get(start) != Some(&b'{') {
+            return (read, 0);
+        }
+        let mut found = 0;
+        let count = |shown: Shown<'_>| {
+            found += 1;
+            each(shown);
+        };
+        match WholeAnswer::new(piece, is_last, count).read(start) {
+            Some(end) => read = end,
+            None => return (read, found),
+        }
+    }
+}
+
 impl MemberName {
-    fn of(key: &[u8]) -> Self {
+    pub(super) fn of(key: &[u8]) -> Self {
         match key {
             // Also the output of a batch, the thread of a run, and the container of a tool.
             b"id" | b"output_file_id" | b"error_file_id" | b"thread_id" | b"container_id" => {
@@ -259,14 +300,15 @@ const MAX_NAME_BYTES: usize = "encrypted_content".len();
 #[cfg(test)]
 mod tests {
     use proptest::{prelude::*, sample::Index};
+    use serde_json::Value;
 
     use super::*;
 
     fn shown_in(pieces: &[&[u8]], most: usize) -> Vec<String> {
         let mut shown = Vec::new();
         let mut scan = AnswerScan::new(most);
-        for piece in pieces {
-            scan.push(piece, |found| {
+        for (at, piece) in pieces.iter().enumerate() {
+            scan.push(piece, at + 1 == pieces.len(), |found| {
                 let (mark, text) = match found {
                     Shown::Id(text) => ("", text),
                     Shown::Encrypted(text) => ("#", text),
@@ -382,6 +424,36 @@ mod tests {
         assert_eq!(shown(&long), [""; 0]);
     }
 
+    /// An answer with any member anywhere.
+    fn json() -> impl Strategy<Value = Value> {
+        let names = [
+            "id",
+            "thread_id",
+            "result_files",
+            "encrypted_content",
+            "response",
+            "conversation",
+            "environment",
+            "file",
+            "output",
+            "data",
+            "item",
+            "x",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            Just(Value::from(-1.5e3)),
+            "(a|\"|\\\\|\\PC){0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(7, 80, 5, move |inner| {
+            let member = (prop::sample::select(names.to_vec()), inner.clone());
+            prop_oneof![
+                1 => prop::collection::vec(inner, 0..4).prop_map(Value::from),
+                3 => prop::collection::vec(member, 0..5).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
     #[test]
     fn of_what_is_encrypted_the_beginning_is_kept() {
         let encrypted = "g".repeat(10_000);
@@ -395,7 +467,7 @@ mod tests {
         let within = text.find("msg").expect("it is there");
         assert_eq!(shown_in(&[text.as_bytes()], within), ["resp_1"]);
         let mut scan = AnswerScan::new(within);
-        scan.push(text.as_bytes(), |_| {});
+        scan.push(text.as_bytes(), false, |_| {});
         assert!(scan.is_over());
     }
 
@@ -415,11 +487,23 @@ mod tests {
         }
 
         #[test]
-        fn no_answer_panics(
+        fn an_answer_shows_the_same_in_one_piece_as_byte_by_byte(answer in json()) {
+            for text in [answer.to_string(), format!("{answer:#}{answer}")] {
+                let bytes: Vec<_> = text.as_bytes().chunks(1).collect();
+                prop_assert_eq!(shown(&text), shown_in(&bytes, usize::MAX));
+            }
+        }
+
+        #[test]
+        fn noise_shows_the_same_in_one_piece_as_byte_by_byte(
             noise in prop::collection::vec(any::<u8>(), 0..100),
-            pieces in "(\"(id|output|item|response|conversation|result_files)\":?|\\\\|[\\[\\]{}:, 1\"]){0,40}",
+            pieces in "(\"(id|output|item|response|conversation|data|result_files|thread_id)\":?|\\\\|[\\[\\]{}:, 1\"]){0,40}",
         ) {
-            shown_in(&[&noise, pieces.as_bytes()], usize::MAX);
+            let noise = [&noise, pieces.as_bytes()].concat();
+            let whole = shown_in(&[&noise], usize::MAX);
+            prop_assert_eq!(&whole, &shown_in(&[&noise, b""], usize::MAX));
+            let bytes: Vec<_> = noise.chunks(1).collect();
+            prop_assert_eq!(whole, shown_in(&bytes, usize::MAX));
         }
     }
 }

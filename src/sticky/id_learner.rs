@@ -7,7 +7,7 @@ use super::{
     answer::{AnswerScan, Shown},
     binding::{LearnScope, encrypted_prefix},
 };
-use crate::{backend::resource_hash, body::ResponseTap, clock, fleet::IdHolder, hash::fnv1a};
+use crate::{backend::resource_hash, body::ResponseTap, clock, fleet::IdHolder};
 
 /// Taps the answer of one resource.
 pub(super) struct IdLearner {
@@ -28,19 +28,17 @@ impl IdLearner {
 }
 
 impl ResponseTap for IdLearner {
-    fn read(&mut self, piece: &[u8]) -> bool {
+    fn read(&mut self, piece: &[u8], is_last: bool) -> bool {
         let Self { sticky, holder, learn, scan, learned } = self;
         let mut to_write = Vec::new();
-        scan.push(piece, |shown| {
+        scan.push(piece, is_last, |shown| {
             let id = match shown {
                 Shown::Id(id) if learn.ids => id,
                 Shown::Encrypted(text) if learn.encrypted => encrypted_prefix(text),
                 Shown::Id(_) | Shown::Encrypted(_) => return,
             };
-            let hash = fnv1a([id]);
-            if !id.is_empty() && learned.len() < MAX_IDS_PER_ANSWER && !learned.contains(&hash) {
-                learned.push(hash);
-                let is = sticky.learn(id, *holder, clock::now());
+            if !id.is_empty() && learned.len() < MAX_IDS_PER_ANSWER {
+                let is = sticky.learn_once(id, *holder, clock::now(), learned);
                 to_write.extend(is.map(|is| (id.into(), is)));
             }
         });

@@ -1,8 +1,9 @@
 //! A bounded, expiring memory of which resource holds what.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -17,11 +18,17 @@ pub(super) struct Memory {
     /// Per owner: no client's ids displace those of another.
     pub(super) capacity: usize,
     pub(super) longest_age: Duration,
-    holders: HashMap<u64, Holder>,
+    holders: ByHash<Holder>,
     owners: HashMap<Option<u64>, Uses>,
     used: u64,
     hasher: RandomState,
 }
+
+/// Values by a keyed hash, which is not hashed again.
+type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Hashed>>;
+
+#[derive(Default)]
+struct Hashed(u64);
 
 #[derive(Debug)]
 struct Holder {
@@ -80,7 +87,7 @@ impl Memory {
         Self {
             capacity,
             longest_age,
-            holders: HashMap::new(),
+            holders: ByHash::default(),
             owners: HashMap::new(),
             used: 0,
             hasher: RandomState::new(),
@@ -91,29 +98,65 @@ impl Memory {
         self.holders.len()
     }
 
+    /// The same for equal ids in this process, and for nothing else that is likely.
+    pub(super) fn hash(&self, id: &[u8]) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
     /// `id` is held like this, as an answer to its owner shows. The first owner keeps it.
     pub(super) fn learn(&mut self, id: &[u8], is: IdHolder, now: Instant) {
-        let id = self.hasher.hash_one(id);
-        let known = self.young(id, now).map(|holder| (holder.is, holder.stored));
-        if known.is_some_and(|(known, _)| known.owner.is_some() && known.owner != is.owner) {
-            return;
+        self.learn_hashed(self.hash(id), is, now);
+    }
+
+    /// The same for an id with this hash.
+    pub(super) fn learn_hashed(&mut self, id: u64, is: IdHolder, now: Instant) {
+        let longest_age = self.longest_age;
+        let is_young = |at| now.saturating_duration_since(at) < longest_age;
+        let used = self.used.wrapping_add(1);
+        let mut holder = Holder { is, at: now, used, stored: None };
+        let is_held = match self.holders.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(holder);
+                false
+            }
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                if is_young(known.at) {
+                    if known.is.owner.is_some() && known.is.owner != is.owner {
+                        return;
+                    }
+                    holder.stored = known.stored.filter(|_| known.is == is);
+                }
+                let owner = mem::replace(known, holder).is.owner;
+                if owner != is.owner {
+                    self.uses(owner).held -= 1;
+                }
+                owner == is.owner
+            }
+        };
+        self.used = used;
+        let uses = self.owners.entry(is.owner).or_default();
+        uses.held += usize::from(!is_held);
+        uses.queue.push_back((id, used));
+        // The oldest are forgotten when they expire, and when there are too many.
+        while let Some(&(id, used)) = uses.queue.front() {
+            let held = self.holders.get(&id).filter(|holder| holder.used == used);
+            if held.is_some_and(|holder| is_young(holder.at)) && uses.held <= self.capacity {
+                break;
+            }
+            if held.is_some() {
+                self.holders.remove(&id);
+                uses.held -= 1;
+            }
+            uses.queue.pop_front();
         }
-        self.forget(id);
-        let (owner, used) = (is.owner, self.note_use(id, is.owner));
-        let stored = known.filter(|(known, _)| *known == is).and_then(|(_, stored)| stored);
-        self.holders.insert(id, Holder { is, at: now, used, stored });
-        self.uses(owner).held += 1;
-        self.drop_expired(owner, now);
-        while self.uses(owner).held > self.capacity {
-            self.drop_oldest(owner);
-        }
-        self.compact(owner);
+        uses.compact(&self.holders);
     }
 
     /// What `asker` may know of `id`. Counts as a use, unless the id is another client's. Without an
     /// asker, every id is its own.
     pub(super) fn find(&mut self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {
-        let id = self.hasher.hash_one(id);
+        let id = self.hash(id);
         let Some(holder) = self.young(id, now) else {
             self.forget(id);
             return Found::Unknown;
@@ -122,11 +165,14 @@ impl Memory {
         if asker.is_some() && owner.is_some() && asker != owner {
             return Found::Others;
         }
-        let used = self.note_use(id, owner);
+        self.used = self.used.wrapping_add(1);
+        let used = self.used;
         if let Some(holder) = self.holders.get_mut(&id) {
             (holder.at, holder.used) = (now, used);
         }
-        self.compact(owner);
+        let uses = self.owners.entry(owner).or_default();
+        uses.queue.push_back((id, used));
+        uses.compact(&self.holders);
         if asker == owner || asker.is_none() {
             Found::Own(resource)
         } else {
@@ -141,7 +187,7 @@ impl Memory {
         policy: WritePolicy,
         now: Instant,
     ) -> Option<IdHolder> {
-        let holder = self.holders.get(&self.hasher.hash_one(id))?;
+        let holder = self.holders.get(&self.hash(id))?;
         let is_stored = holder.stored.is_some_and(|at| {
             at >= policy.since && now.saturating_duration_since(at) < policy.interval
         });
@@ -150,7 +196,7 @@ impl Memory {
 
     /// The fleet's store keeps `id` like this. If another client owns it there, it does here, too.
     pub(super) fn note_stored(&mut self, id: &[u8], is: IdHolder, now: Instant) {
-        let hash = self.hasher.hash_one(id);
+        let hash = self.hash(id);
         let Some(known) = self.holders.get(&hash).map(|holder| holder.is) else { return };
         if known.owner != is.owner {
             if is.owner.is_none() {
@@ -179,38 +225,28 @@ impl Memory {
             self.uses(holder.is.owner).held -= 1;
         }
     }
+}
 
-    fn note_use(&mut self, id: u64, owner: Option<u64>) -> u64 {
-        self.used = self.used.wrapping_add(1);
-        let used = self.used;
-        self.uses(owner).queue.push_back((id, used));
-        used
-    }
-
-    fn drop_expired(&mut self, owner: Option<u64>, now: Instant) {
-        while let Some(&(id, used)) = self.uses(owner).queue.front() {
-            if self.young(id, now).is_some_and(|holder| holder.used == used) {
-                break;
-            }
-            self.drop_oldest(owner);
+impl Uses {
+    /// Keeps the queue shorter than twice the ids held, at an amortised constant cost per use.
+    fn compact(&mut self, holders: &ByHash<Holder>) {
+        if self.queue.len() > 2 * self.held + SPARE {
+            self.queue.retain(|(id, used)| holders.get(id).is_some_and(|held| held.used == *used));
         }
     }
+}
 
-    /// Removes the oldest use, and its id unless that was used since.
-    fn drop_oldest(&mut self, owner: Option<u64>) {
-        let Some((id, used)) = self.uses(owner).queue.pop_front() else { return };
-        if self.holders.get(&id).is_some_and(|holder| holder.used == used) {
-            self.forget(id);
-        }
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
     }
 
-    /// Keeps the list of uses shorter than twice the ids held, at an amortised constant cost per use.
-    fn compact(&mut self, owner: Option<u64>) {
-        let holders = &self.holders;
-        let uses = self.owners.entry(owner).or_default();
-        if uses.queue.len() > 2 * uses.held + SPARE {
-            uses.queue.retain(|(id, used)| holders.get(id).is_some_and(|held| held.used == *used));
-        }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a hash is one word")
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 

@@ -12,6 +12,7 @@ mod references;
 mod routing;
 mod tier;
 mod walk;
+mod whole_answer;
 
 use std::{
     fmt,
@@ -357,12 +358,29 @@ impl Sticky {
         self.len() == 0
     }
 
-    /// Learns `id`. Returns what is to be written to the fleet's store.
-    fn learn(&self, id: &[u8], is: IdHolder, now: Instant) -> Option<IdHolder> {
+    /// Learns `id`, unless its hash is among the `learned`. Returns what is to be written to the
+    /// fleet's store.
+    fn learn_once(
+        &self,
+        id: &[u8],
+        is: IdHolder,
+        now: Instant,
+        learned: &mut Vec<u64>,
+    ) -> Option<IdHolder> {
         let policy = self.store.as_ref().and_then(|store| store.policy());
         let mut memory = self.lock();
-        memory.learn(id, is, now);
+        let hash = memory.hash(id);
+        if learned.contains(&hash) {
+            return None;
+        }
+        learned.push(hash);
+        memory.learn_hashed(hash, is, now);
         memory.unwritten(id, policy?, now)
+    }
+
+    #[cfg(test)]
+    fn learn(&self, id: &[u8], is: IdHolder, now: Instant) {
+        self.learn_once(id, is, now, &mut Vec::new());
     }
 
     fn find(&self, id: &[u8], asker: Option<u64>, now: Instant) -> Found {

@@ -201,8 +201,11 @@ impl<'a> Scan<'a> {
         loop {
             let quote = self.at + quote(&self.bytes[self.at..])?;
             self.at = quote + 1;
-            let backslashes =
-                self.bytes[start..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
+            let text = &self.bytes[start..quote];
+            if text.last() != Some(&b'\\') {
+                return Some(quote);
+            }
+            let backslashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
             if backslashes % 2 == 0 {
                 return Some(quote);
             }
