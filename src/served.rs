@@ -342,18 +342,20 @@ impl Served {
     }
 
     /// Adds an attempt at `name`, whose `result` has this `outcome`: from the account of an inner
-    /// layer, whose clock started `at` after this one's, or as a single attempt.
+    /// layer, whose clock started `at` after this one's, or as a single attempt. Returns the utilization
+    /// reported with a single one that refused.
     pub(crate) fn absorb<R, E>(
         &mut self,
         name: &Arc<str>,
         at: Duration,
         result: &mut Result<Response<R>, E>,
         outcome: Outcome,
-    ) {
+    ) -> Option<f64> {
         if let Ok(response) = result
             && let Some(inner) = response.extensions_mut().remove()
         {
-            return self.append(inner, at);
+            self.append(inner, at);
+            return None;
         }
         let response = result.as_ref().ok();
         let refused = response.filter(|_| outcome != Outcome::Answered);
@@ -366,6 +368,7 @@ impl Served {
         if let Some(share) = share {
             self.set_utilization(share);
         }
+        share
     }
 
     /// Leaves the account on the caller's response. If the request is not `is_kept`, it could not

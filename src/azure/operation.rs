@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use super::ApiPath;
+use super::{ApiPath, path::without_slashes};
 use crate::cooldown::Traffic;
 
 /// One operation of the API, or several with identical properties.
@@ -180,10 +180,9 @@ impl Operation {
 
 /// The rest of `text` after `segments`; empty segments do not count.
 fn after<'a>(text: &'a str, segments: &[&str]) -> Option<&'a str> {
-    segments.iter().try_fold(text.trim_start_matches('/'), |text, segment| {
+    segments.iter().try_fold(without_slashes(text), |text, segment| {
         let rest = text.strip_prefix(segment)?;
-        let is_whole = rest.is_empty() || rest.starts_with('/');
-        is_whole.then(|| rest.trim_start_matches('/'))
+        matches!(rest.as_bytes().first(), None | Some(b'/')).then(|| without_slashes(rest))
     })
 }
 

@@ -33,6 +33,24 @@ pub enum Grammar {
 impl ApiPath {
     /// Parses `path`, which must have no query.
     pub fn of(path: &str) -> Self {
+        Self::of_common(path).unwrap_or_else(|| Self::of_any(path))
+    }
+
+    /// Parses a path that begins as nearly all do, without looking at every segment.
+    fn of_common(path: &str) -> Option<Self> {
+        let rest = path.strip_prefix("/openai/")?;
+        let start = path.len() - rest.len();
+        if rest.starts_with("v1/") {
+            return Some(Self { base: 0, grammar: Grammar::V1, rest: start + 2 });
+        }
+        let name = rest.strip_prefix("deployments/")?;
+        let start = path.len() - name.len();
+        let length = name.bytes().position(|byte| byte == b'/').filter(|&length| length > 0)?;
+        let end = start + length;
+        Some(Self { base: 0, grammar: Grammar::Deployment(start..end), rest: end })
+    }
+
+    fn of_any(path: &str) -> Self {
         let mut segments = segments(path);
         let Some(openai) = segments.find(|segment| path[segment.clone()] == *"openai") else {
             return Self { base: 0, grammar: Grammar::Foreign, rest: 0 };
@@ -86,7 +104,7 @@ impl ApiPath {
     pub fn operation<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self.grammar {
             Grammar::V1 | Grammar::Deployment(_) | Grammar::Resource => {
-                Some(path[self.rest..].trim_start_matches('/'))
+                Some(without_slashes(&path[self.rest..]))
             }
             Grammar::Bare | Grammar::Foreign => None,
         }
@@ -96,6 +114,12 @@ impl ApiPath {
     pub(crate) fn call<'a>(&self, path: &'a str) -> ApiCall<'a> {
         Operation::find(self.operation(path).unwrap_or_default())
     }
+}
+
+/// `text` without the slashes that it begins with.
+#[inline]
+pub(super) fn without_slashes(text: &str) -> &str {
+    &text[text.bytes().take_while(|&byte| byte == b'/').count()..]
 }
 
 /// The ranges of `split('/')`. Segments are short, so a plain loop beats its search.
@@ -169,8 +193,9 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics_and_a_deployment_is_one_segment(
-            text in "(/(openai|deployments|\\PC{0,4})){0,5}|\\PC{0,40}",
+            text in "(/(openai|deployments|v1|\\PC{0,4})){0,5}|\\PC{0,40}",
         ) {
+            prop_assert_eq!(ApiPath::of(&text), ApiPath::of_any(&text));
             names_model_in_body(&text);
             operation(&text);
             if let Some(segment) = deployment_segment(&text) {

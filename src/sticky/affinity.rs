@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 use crate::{
     azure::{
         fields::{BodyFields, Field},
-        json::Scan,
+        json::ends_before,
     },
     hash::fnv1a,
     random::split_mix,
@@ -46,10 +46,9 @@ impl CacheAffinity {
         BodyFields::read_only(known, content, |field, _, scan| {
             if field == Field::Messages && !has_key && scan.peek() == Some(b'[') {
                 // Nothing else of a conversation counts, so it is read no further.
-                let start = scan.at();
-                let beginning = content.get(..start + PROMPT_KEY_CHARS)?;
-                let is_short = Scan::starting(beginning, start).skip().is_some();
-                prompt = (!is_short).then_some(&beginning[start..]);
+                let (start, end) = (scan.at(), scan.at() + PROMPT_KEY_CHARS);
+                let beginning = content.get(start..end)?;
+                prompt = (!ends_before(content, start, end)).then_some(beginning);
                 instructions = None;
                 return None;
             }

@@ -12,6 +12,8 @@
 //! the end of the text. No earlier candidate has this depth, because each is tried in turn. A text
 //! that is not JSON is rejected by the service.
 
+use std::ops::Range;
+
 use memchr::memchr_iter;
 
 use super::Scan;
@@ -23,11 +25,21 @@ pub(super) fn end(text: &[u8], start: usize) -> Option<usize> {
     if let Some(array) = Scan::starting(&text[..near], start).skip() {
         return Some(array.end);
     }
+    candidate(text, near..text.len())
+}
+
+/// Whether the array at `start` ends before the position `end`.
+pub(crate) fn ends_before(text: &[u8], start: usize, end: usize) -> bool {
+    candidate(text, start..end).is_some()
+}
+
+/// The first end of an array in this range of `text`, which may begin within the array.
+fn candidate(text: &[u8], range: Range<usize>) -> Option<usize> {
     // What follows a candidate may be long, such as tools, and there may be many candidates: together
     // they are read once.
-    let mut left = text.len();
-    for bracket in memchr_iter(b']', &text[near..]) {
-        let end = near + bracket + 1;
+    let (start, mut left) = (range.start, text.len());
+    for bracket in memchr_iter(b']', text.get(range)?) {
+        let end = start + bracket + 1;
         // Most brackets are those of a text.
         if !matches!(text.get(end), Some(b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r')) {
             continue;

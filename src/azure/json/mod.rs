@@ -8,6 +8,7 @@ mod tokens;
 
 use self::text::StringState;
 pub(crate) use self::{
+    long_array::ends_before,
     number::count,
     scan::{Scan, Skipped, decoded_length, mark, members, quote, quote_or_backslash},
     text::Name,

@@ -14,23 +14,25 @@ use crate::{
 };
 
 impl Session {
+    /// Returns the utilization reported with a refusal, if no inner layer has made the attempt.
     pub(super) fn record<R, E>(
         &self,
         served: &mut Served,
         tier: Tier,
         result: &mut Result<Response<R>, E>,
         outcome: Outcome,
-    ) {
+    ) -> Option<f64> {
         let at = clock::between(self.entered, self.since);
         let before = served.attempts().len();
         let reports = self.config.events.is_on() && !result.as_ref().is_ok_and(Served::is_on);
-        served.absorb(&self.config.names[tier as usize], at, result, outcome);
+        let utilization = served.absorb(&self.config.names[tier as usize], at, result, outcome);
         if tier == Tier::Fallback {
             served.set_spilled(before, self.why);
         }
         if reports && let Some(attempt) = served.attempts().next_back() {
             self.config.events.emit(Source::SmartFallback, Event::Attempted(attempt));
         }
+        utilization
     }
 
     /// The account of a single attempt, which was answered with `status` by a `tier` that leaves none.

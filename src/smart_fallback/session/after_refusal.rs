@@ -82,7 +82,7 @@ impl Session {
         }
         let mut served = self.served.take().unwrap_or_else(|| Box::new(Served::new()));
         let attempts = served.attempts().len();
-        self.record(&mut served, tier, result, outcome);
+        let reported = self.record(&mut served, tier, result, outcome);
         let is_remembered = served.attempts().len() == attempts;
         // The tier's reason does not explain yet why the caller gets the refusal.
         served.set_why_refused(None);
@@ -102,7 +102,8 @@ impl Session {
                 if let Some(permit) = &mut self.permit {
                     permit.answered();
                 }
-                let utilization = utilization(response.headers());
+                let utilization =
+                    if is_signed { utilization(response.headers()) } else { reported };
                 let closed = self.closes(refusal, response, kept);
                 let known = (closed, utilization, is_remembered);
                 self.after_refusal(refusal, known, now, request)
