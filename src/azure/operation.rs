@@ -141,10 +141,16 @@ impl Operation {
 
     /// The operation at the start of `text`, a path without the grammar's own segments.
     pub(super) fn find(text: &str) -> ApiCall<'_> {
-        let found = OPERATIONS.iter().find_map(|it| Some((it, after(text, it.segments)?)));
+        let text = without_slashes(text);
+        let first = text.bytes().next();
+        let mut candidates = OPERATIONS.iter().filter(|it| it.segments[0].bytes().next() == first);
+        let found = candidates.find_map(|it| Some((it, after(text, it.segments)?)));
         let (operation, rest) = found.unwrap_or((&OTHER, ""));
-        let id = rest.split('/').next().filter(|id| operation.has_id && !id.is_empty());
-        ApiCall { operation, id }
+        if rest.is_empty() || !operation.has_id {
+            return ApiCall { operation, id: None };
+        }
+        let end = rest.bytes().position(|byte| byte == b'/');
+        ApiCall { operation, id: Some(&rest[..end.unwrap_or(rest.len())]) }
     }
 
     const fn free(segments: &'static [&'static str], label: &'static str) -> Self {
