@@ -142,7 +142,8 @@ fn fields() -> impl Iterator<Item = &'static str> {
     fields.split_whitespace().filter(|word| *word != "--")
 }
 
-const SOURCE: &str = include_str!("../redis/gate.lua");
+const SOURCE: &str =
+    concat!(include_str!("../redis/gate.lua"), include_str!("../redis/gate_steps.lua"));
 
 #[cfg(test)]
 mod tests {
