@@ -225,6 +225,30 @@ fn without_the_store_what_others_made_is_unknown_and_nothing_fails_for_it() {
 }
 
 #[test]
+fn a_gateway_that_restarts_knows_what_was_made_and_a_store_without_data_gives_nothing_away() {
+    let Some(server) = Server::start(&[]) else { return };
+    let azure = Azure::new("sticky-restart");
+    let text = config(&azure, CLIENTS, &fleet(&server, ""));
+    let [first, second] = replicas("restart", &text);
+    let id = made(&first, TEAM_A, "responses", &responds("both"));
+    drop(second);
+    let second = start("restart", 1, &text, SECRET);
+    let is_known = |gateway: &Gateway| {
+        let answer = ask(gateway, TEAM_A, "POST responses", &continues("both", &id));
+        (answer.status(), sticky(&answer)) == (200, Some("known"))
+    };
+    second.eventually(is_known);
+    assert_eq!(server.command(&["FLUSHALL"]), "+OK");
+    let third = start("restart", 2, &text, SECRET);
+    let what = format!("GET responses/{id}");
+    for key in [TEAM_A, TEAM_B] {
+        assert_eq!(ask(&third, key, &what, &Value::Null).status(), 404);
+    }
+    assert!(is_known(&second), "it learned the id");
+    assert_eq!(ask(&second, TEAM_B, &what, &Value::Null).status(), 404);
+}
+
+#[test]
 fn a_gateway_with_another_secret_finds_nothing_and_shows_nothing() {
     let Some(server) = Server::start(&[]) else { return };
     let azure = Azure::new("sticky-secret");
