@@ -289,7 +289,7 @@ fn utf8_length(digits: &[u8]) -> usize {
 
 /// The position of the first quote. The next one is often a few bytes away, where `memchr` costs more
 /// than checking two words.
-pub(crate) fn quote(bytes: &[u8]) -> Option<usize> {
+pub(super) fn quote(bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| equal(word, b'"')) {
         Ok(found) => Some(found),
         Err(at) => memchr(b'"', &bytes[at..]).map(|found| at + found),

@@ -1,6 +1,6 @@
 //! The strings of a JSON text that arrives in pieces.
 
-use super::quote_or_backslash;
+use super::scan::quote;
 
 /// Whether the current position in a chunked JSON text is within a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,15 +26,26 @@ impl StringState {
             *self = Self::Within;
             return (&rest[..length], length);
         }
-        let Some(end) = quote_or_backslash(rest) else { return (rest, rest.len()) };
-        if rest[end] == b'"' {
-            *self = Self::Between;
-            (&rest[..end], end + 1)
-        } else {
-            *self = Self::Escape;
-            (&rest[..=end], end + 1)
+        let mut from = 0;
+        while let Some(found) = quote(&rest[from..]) {
+            let end = from + found;
+            if !is_escaped(&rest[from..end]) {
+                *self = Self::Between;
+                return (&rest[..end], end + 1);
+            }
+            from = end + 1;
         }
+        if is_escaped(&rest[from..]) {
+            *self = Self::Escape;
+        }
+        (rest, rest.len())
     }
+}
+
+/// Whether what follows `text`, which begins outside of an escape, is escaped: a text has many escaped
+/// line breaks, which are passed over where only quotes are searched for.
+fn is_escaped(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
 /// The start of a string, long enough for the names that are searched for.
