@@ -2,52 +2,101 @@
 //!
 //! `requests ADDRESS [chat|v1|up] COUNT`: a chat request of 2 KiB for a deployment in the path, one
 //! of 64 KiB with its model in the body, or one of a mebibyte for a deployment in the path.
+//!
+//! `requests ADDRESS streams COUNT`: chat requests of 2 KiB, each over a connection of its own. Says
+//! `open` once the first event of each answer has arrived, and keeps them until its input ends.
 
-use std::{env, error::Error, fmt::Write as _};
+use std::{env, error::Error, fmt::Write as _, io};
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
-    let usage = "requests ADDRESS [chat|v1|up] COUNT";
+    let usage = "requests ADDRESS [chat|v1|up|streams] COUNT";
     let address = args.next().ok_or(usage)?;
-    let (path, length) = match args.next().as_deref() {
-        Some("chat") => (AZURE, 2 << 10),
-        Some("v1") => ("/openai/v1/chat/completions", 64 << 10),
-        Some("up") => (AZURE, 1 << 20),
+    let kind = args.next().ok_or(usage)?;
+    let (path, length) = match &*kind {
+        "chat" | "streams" => (AZURE, 2 << 10),
+        "v1" => ("/openai/v1/chat/completions", 64 << 10),
+        "up" => (AZURE, 1 << 20),
         _ => return Err(usage.into()),
     };
     let count: usize = args.next().ok_or(usage)?.parse()?;
-    let key = env::var("BENCH_KEY").unwrap_or_default();
-    let body = Bytes::from(chat(length));
-    let stream = TcpStream::connect(&address).await?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
+    let requests = Requests {
+        key: env::var("BENCH_KEY").unwrap_or_default(),
+        body: Bytes::from(chat(length)),
+        address,
+        path,
+    };
+    if kind == "streams" {
+        return requests.hold(count).await;
+    }
+    let mut sender = requests.connect().await?;
     for _ in 0..count {
-        let request = Request::post(path)
-            .header(header::HOST, &address)
+        requests.send(&mut sender).await?.into_body().collect().await?;
+    }
+    Ok(())
+}
+
+struct Requests {
+    address: String,
+    path: &'static str,
+    key: String,
+    body: Bytes,
+}
+
+impl Requests {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Box<dyn Error>> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn send(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Box<dyn Error>> {
+        let request = Request::post(self.path)
+            .header(header::HOST, &self.address)
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, "AzureOpenAI/Python 1.99.0")
-            .header("api-key", &key)
+            .header("api-key", &self.key)
             .header("x-stainless-lang", "python")
             .header("x-stainless-retry-count", "0")
-            .body(Full::new(body.clone()))?;
+            .body(Full::new(self.body.clone()))?;
         sender.ready().await?;
         let answer = sender.send_request(request).await?;
         if answer.status() != 200 {
             return Err(answer.status().as_str().into());
         }
-        answer.into_body().collect().await?;
+        Ok(answer)
     }
-    Ok(())
+
+    /// Opens streams until there are `count`, and keeps them until the input ends.
+    async fn hold(&self, count: usize) -> Result<(), Box<dyn Error>> {
+        let mut streams = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut sender = self.connect().await?;
+            let mut answer = self.send(&mut sender).await?.into_body();
+            answer.frame().await.ok_or("the answer has no event")??;
+            streams.push((sender, answer));
+        }
+        println!("open");
+        tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await??;
+        Ok(())
+    }
 }
 
 /// A conversation of exactly this many bytes.

@@ -1,12 +1,12 @@
 //! An upstream that answers every request immediately, always with the same text.
 //!
-//! `stub ADDRESS [chat|events|down]`: a chat answer of a kilobyte, the default; a stream of 1,000
-//! events; or a chat answer of a mebibyte.
+//! `stub ADDRESS [chat|events|down|held]`: a chat answer of a kilobyte, the default; a stream of 1,000
+//! events; a chat answer of a mebibyte; or a stream of one event that does not end.
 
 use std::{convert::Infallible, env, error::Error};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
@@ -20,11 +20,12 @@ use tokio::net::TcpListener;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
-    let usage = "stub ADDRESS [chat|events|down]";
+    let usage = "stub ADDRESS [chat|events|down|held]";
     let listener = TcpListener::bind(args.next().ok_or(usage)?).await?;
     let answer = match args.next().as_deref() {
         None | Some("chat") => Answer::Whole(chat(18).into()),
         Some("events") => Answer::Events((0..EVENTS).map(event).chain(end()).collect()),
+        Some("held") => Answer::Held(event(0)),
         Some("down") => Answer::Whole(chat(26_000).into()),
         Some(_) => return Err(usage.into()),
     };
@@ -51,6 +52,8 @@ enum Answer {
     Whole(Bytes),
     /// Each is a frame.
     Events(Vec<Bytes>),
+    /// The first of a stream that does not end.
+    Held(Bytes),
 }
 
 impl Answer {
@@ -60,6 +63,11 @@ impl Answer {
             Self::Events(events) => {
                 let frames = events.into_iter().map(|event| Ok(Frame::data(event)));
                 ("text/event-stream", BodyExt::boxed(StreamBody::new(stream::iter(frames))))
+            }
+            Self::Held(event) => {
+                let first = stream::iter([Ok(Frame::data(event))]);
+                let frames = first.chain(stream::pending());
+                ("text/event-stream", BodyExt::boxed(StreamBody::new(frames)))
             }
         };
         let mut response = Response::new(body);
