@@ -38,12 +38,31 @@ impl DecisionHeaders<'_> {
         if let Some(held) = served.held() {
             headers.insert(STICKY, HeaderValue::from_static(access_record::held(held)));
         }
-        if let Some(timing) = written(&Timing(self)) {
+        if let Ok(timing) = HeaderValue::try_from(self.timing()) {
             headers.append(SERVER_TIMING, timing);
         }
         if with_trace && let Some(trace) = written(&Trace(served)) {
             headers.insert(TRACE, trace);
         }
+    }
+
+    /// How long the request waited, how long the last backend took, and the total time.
+    fn timing(&self) -> String {
+        let Self { served, total, in_layers, .. } = self;
+        let mut text = String::with_capacity(LIKELY_TIMING_BYTES);
+        if !served.waited().is_zero() {
+            text.push_str("wait;dur=");
+            push_millis(&mut text, served.waited());
+            text.push_str(", ");
+        }
+        if let Some(last) = served.attempts().next_back() {
+            text.push_str("upstream;dur=");
+            push_millis(&mut text, in_layers.saturating_sub(last.at()));
+            text.push_str(", ");
+        }
+        text.push_str("total;dur=");
+        push_millis(&mut text, *total);
+        text
     }
 }
 
@@ -95,38 +114,14 @@ fn written(what: &impl fmt::Display) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
-/// How long the request waited, how long the last backend took, and the total time.
-struct Timing<'a>(&'a DecisionHeaders<'a>);
-
-impl fmt::Display for Timing<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DecisionHeaders { served, total, in_layers, .. } = self.0;
-        if !served.waited().is_zero() {
-            f.write_str("wait;dur=")?;
-            Millis(served.waited()).fmt(f)?;
-            f.write_str(", ")?;
-        }
-        if let Some(last) = served.attempts().next_back() {
-            f.write_str("upstream;dur=")?;
-            Millis(in_layers.saturating_sub(last.at())).fmt(f)?;
-            f.write_str(", ")?;
-        }
-        f.write_str("total;dur=")?;
-        Millis(*total).fmt(f)
-    }
-}
-
-struct Millis(Duration);
-
-impl fmt::Display for Millis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
-        // Of four digits, so that the last three have their zeros.
-        let thousandths = 1_000 + micros % 1_000;
-        f.write_str(itoa::Buffer::new().format(micros / 1_000))?;
-        f.write_str(".")?;
-        f.write_str(&itoa::Buffer::new().format(thousandths)[1..])
-    }
+/// Milliseconds with three digits after the point.
+fn push_millis(text: &mut String, duration: Duration) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    // Of four digits, so that the last three have their zeros.
+    let thousandths = 1_000 + micros % 1_000;
+    text.push_str(itoa::Buffer::new().format(micros / 1_000));
+    text.push('.');
+    text.push_str(&itoa::Buffer::new().format(thousandths)[1..]);
 }
 
 /// Every attempt as JSON. Names consist of characters that need no escaping in JSON.
@@ -157,6 +152,8 @@ impl fmt::Display for Trace<'_> {
     }
 }
 
+/// The length of most timings, with a wait.
+const LIKELY_TIMING_BYTES: usize = 64;
 /// The length of most decisions with a reason.
 const LIKELY_DECISION_BYTES: usize = 80;
 /// Header lines are limited in length.

@@ -68,24 +68,28 @@ fn listed(id: &str) -> Option<ModelSource<'_>> {
 
 /// Whether servers differ in how they interpret the path.
 fn is_ambiguous(path: &str) -> bool {
-    // In one pass over the bytes: most paths have none of what is searched for.
-    let (mut is_unclear, mut has_odd_segment, mut start) = (false, false, 0);
-    for (at, byte) in path.bytes().enumerate() {
-        is_unclear |= !byte.is_ascii() || matches!(byte, b'%' | b'\\' | b';');
-        if byte == b'/' {
-            // Before the first slash there is nothing.
-            has_odd_segment |= at > 0 && matches!(&path.as_bytes()[start..at], b"" | b"." | b"..");
-            start = at + 1;
-        }
-    }
-    has_odd_segment
-        || matches!(&path[start..], "." | "..")
+    // Most paths have none of what is searched for, which these find without branches.
+    let bytes = path.as_bytes();
+    let is_unclear = |byte: u8| !byte.is_ascii() | matches!(byte, b'%' | b'\\' | b';');
+    let begins_odd = |(byte, next): (&u8, &u8)| (*byte == b'/') & matches!(next, b'/' | b'.');
+    let is_unclear = bytes.iter().fold(false, |any, &byte| any | is_unclear(byte));
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    let has_dots = pairs.fold(false, |any, pair| any | begins_odd(pair));
+    has_dots && has_odd_segment(path)
         || is_unclear
             && percent::decode_text(path).is_none_or(|read| {
                 path.contains(['\\', ';'])
                     || escaped(path).any(is_structure)
                     || read.contains(is_unlike_itself)
             })
+}
+
+/// Whether a segment is empty or consists of dots. Before the first slash and after the last one
+/// there may be nothing.
+fn has_odd_segment(path: &str) -> bool {
+    let (before, last) = path.rsplit_once('/').unwrap_or(("", path));
+    matches!(last, "." | "..")
+        || before.split('/').skip(1).any(|segment| matches!(segment, "" | "." | ".."))
 }
 
 /// The escaped bytes.

@@ -1,6 +1,10 @@
 //! A log event as one line of JSON.
 
-use std::fmt::{self, Write};
+use std::{
+    cell::Cell,
+    fmt::{self, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tracing::{
     Event, Subscriber,
@@ -31,8 +35,11 @@ where
     ) -> fmt::Result {
         let mut line = String::with_capacity(TYPICAL_LINE_BYTES);
         let metadata = event.metadata();
-        let now = humantime::format_rfc3339_micros(time_of_day());
-        write!(line, r#"{{"timestamp":"{now}","level":"{}""#, metadata.level())?;
+        line.push_str("{\"timestamp\":\"");
+        push_time(&mut line, time_of_day());
+        line.push_str("\",\"level\":\"");
+        line.push_str(metadata.level().as_str());
+        line.push('"');
         let mut fields = Fields { line };
         event.record(&mut fields);
         fields.string("target", metadata.target());
@@ -40,6 +47,36 @@ where
         writer.write_str(&fields.line)
     }
 }
+
+/// Writes a time with microseconds. Its second was usually formatted for the last line.
+fn push_time(line: &mut String, time: SystemTime) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let second = since.as_secs();
+    let text = match SECOND.get() {
+        Some((last, text)) if last == second => text,
+        _ => {
+            let mut text = [b'0'; SECOND_BYTES];
+            let whole = humantime::format_rfc3339_seconds(time).to_string();
+            if let Some(digits) = whole.as_bytes().first_chunk() {
+                text = *digits;
+            }
+            SECOND.set(Some((second, text)));
+            text
+        }
+    };
+    line.push_str(str::from_utf8(&text).unwrap_or_default());
+    line.push('.');
+    // Of seven digits, so that the last six have their zeros.
+    let micros = 1_000_000 + since.subsec_micros();
+    line.push_str(&itoa::Buffer::new().format(micros)[1..]);
+    line.push('Z');
+}
+
+thread_local! {
+    /// The last second since 1970, and its text without `Z`.
+    static SECOND: Cell<Option<(u64, [u8; SECOND_BYTES])>> = const { Cell::new(None) };
+}
+const SECOND_BYTES: usize = "1970-01-01T00:00:00".len();
 
 /// The members that follow the first ones of an object.
 struct Fields {
@@ -106,9 +143,9 @@ pub(super) struct Escaping<'a>(pub(super) &'a mut String);
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        // Branch-free scan, which vectorises; most strings need no escaping.
         let is_special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
-        if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        // Most strings need no escaping, and are short.
+        if !has_special(text.as_bytes()) {
             self.0.push_str(text);
             return Ok(());
         }
@@ -128,14 +165,55 @@ impl Write for Escaping<'_> {
     }
 }
 
+/// Whether a byte has to be escaped, eight at a time.
+fn has_special(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks();
+    let mut last = *b"        ";
+    last[..rest.len()].copy_from_slice(rest);
+    let mut found = 0;
+    for word in words.iter().chain([&last]) {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of a byte below `least`, unless it is not ASCII. A borrow can mark the byte
+        // above one that is marked, so no word is marked without reason.
+        let below = |word: u64, least: u8| word.wrapping_sub(repeat(least)) & !word;
+        let is = |byte: u8| below(word ^ repeat(byte), 1);
+        found |= below(word, b' ') | is(b'"') | is(b'\\');
+    }
+    found & repeat(0x80) != 0
+}
+
+const fn repeat(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
 /// The typical length of a request's line, in bytes.
 const TYPICAL_LINE_BYTES: usize = 640;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_time_has_the_format_of_others_whatever_was_the_last_one() {
+        let second = Duration::from_secs(1_764_597_600);
+        for since in [
+            Duration::ZERO,
+            second,
+            second + Duration::from_micros(1),
+            second + Duration::from_nanos(999_999_999),
+            Duration::from_secs(1),
+            second,
+        ] {
+            let time = UNIX_EPOCH + since;
+            let mut line = String::new();
+            push_time(&mut line, time);
+            assert_eq!(line, humantime::format_rfc3339_micros(time).to_string());
+        }
+    }
 
     proptest! {
         #[test]

@@ -13,6 +13,7 @@ pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
     let (served, session) = (record.served.as_ref(), record.session.as_ref());
     tracing::info!(
         target: "spillover::request",
+        message = "request",
         id = record.id.as_str(),
         client = labels.client,
         model = labels.model,
@@ -39,6 +40,5 @@ pub(crate) fn write(labels: &Labels<'_>, trace: Option<&Trace>) {
         session_end = session.map(|session| session.end),
         ended = record.ended.as_str(),
         trace_id = trace.map(|trace| tracing::field::display(trace.id())),
-        "request",
     );
 }
