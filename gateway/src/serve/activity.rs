@@ -33,6 +33,8 @@ pub(crate) struct Activity {
     is_multiplexed: AtomicBool,
     /// Whether the client does not accept what is written.
     is_stuck: AtomicBool,
+    /// Whether an event of a stream was passed on since [`take_event`](Self::take_event).
+    has_event: AtomicBool,
     /// The delivery of the current answer on HTTP/1.1.
     delivery: Arc<Delivery>,
     /// The delivery of the stream begun last on HTTP/2, until its task takes it.
@@ -132,6 +134,19 @@ impl Activity {
         if is_stuck != self.is_stuck.load(Relaxed) {
             self.is_stuck.store(is_stuck, Relaxed);
         }
+    }
+
+    /// Records that an event of a stream is to be written. On HTTP/2, streams share a connection.
+    fn note_event(&self) {
+        if self.is_http_1() {
+            self.has_event.store(true, Relaxed);
+        }
+    }
+
+    /// Whether an event was passed on since the last call.
+    pub(crate) fn take_event(&self) -> bool {
+        // Most writes are of other answers: a read costs less than a swap.
+        self.has_event.load(Relaxed) && self.has_event.swap(false, Relaxed)
     }
 
     /// Records that part of an answer was written.
@@ -242,6 +257,11 @@ impl Activity {
 }
 
 impl Busy {
+    /// Records that an event of the answer is to be written.
+    pub(crate) fn note_event(&self) {
+        self.activity.note_event();
+    }
+
     /// The activity of its connection.
     pub(crate) fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)

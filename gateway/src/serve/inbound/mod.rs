@@ -2,6 +2,7 @@
 
 mod admission;
 mod authentication;
+mod burst;
 mod caller;
 pub(crate) mod certificate;
 mod client_certificate;

@@ -9,8 +9,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{linger::Linger, probe::Probe};
-use crate::serve::activity::Activity;
+use super::{burst::Burst, linger::Linger, probe::Probe};
+use crate::serve::{activity::Activity, clock};
 
 /// A stream that records its activity.
 pub(super) struct Watched<I> {
@@ -20,17 +20,36 @@ pub(super) struct Watched<I> {
     has_ended: bool,
     reads: usize,
     probe: Option<Probe>,
+    burst: Burst,
     linger: Option<Linger>,
 }
 
 impl<I> Watched<I> {
     pub(super) fn new(io: I, activity: Arc<Activity>) -> Self {
-        Self { io, activity, has_ended: false, reads: 0, probe: None, linger: None }
+        Self {
+            io,
+            activity,
+            has_ended: false,
+            reads: 0,
+            probe: None,
+            burst: Burst::default(),
+            linger: None,
+        }
     }
 
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.activity.note_written(written.is_pending());
         written
+    }
+
+    /// Pending while the events to be written wait for the next ones. The task is woken after those
+    /// that can bring them.
+    fn poll_burst(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.burst.waits(self.activity.take_event(), clock::now) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 }
 
@@ -78,6 +97,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_burst(cx));
         self.activity.note_answer();
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         if written.is_ready() {
@@ -91,6 +111,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_burst(cx));
         self.activity.note_answer();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         if written.is_ready() {

@@ -94,6 +94,9 @@ impl RequestGuard {
 
     /// A piece of the answer is sent.
     pub(crate) fn passes(&mut self, piece: &[u8]) {
+        if self.record.streaming {
+            self.busy.note_event();
+        }
         if let Some(mark) = &mut self.end_mark {
             mark.push(piece);
         }
