@@ -57,7 +57,7 @@ impl AsyncRead for ClientSocket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
+            match self.read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read.map(drop)),
             }
@@ -66,6 +66,22 @@ impl AsyncRead for ClientSocket {
 }
 
 impl ClientSocket {
+    /// Reads once. If that leaves room in the buffer, nothing is left to read, and the next call waits
+    /// without a system call that would only say so. (`TcpStream` reads in this way too, but only where
+    /// it is not shared.)
+    fn read(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+        let mut read = 0;
+        let end = self.0.try_io(Interest::READABLE, || {
+            read = self.0.try_read_buf(buf)?;
+            // Clears the readiness from before the read.
+            match IS_EDGE_TRIGGERED && read > 0 && buf.remaining() > 0 {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(()),
+            }
+        });
+        if read > 0 { Ok(read) } else { end.map(|()| 0) }
+    }
+
     fn poll_writing(
         &self,
         cx: &mut Context<'_>,
@@ -110,3 +126,6 @@ impl AsyncWrite for ClientSocket {
         Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
     }
 }
+
+/// Whether the system reports what arrives after a read, even if not everything was read before.
+const IS_EDGE_TRIGGERED: bool = cfg!(any(target_os = "linux", target_os = "android"));
