@@ -1,21 +1,10 @@
 //! Serves one inbound connection: HTTP/1.1 or HTTP/2, with idle timeouts and an orderly end.
 
-use std::{
-    convert::Infallible,
-    future::poll_fn,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Instant};
 
 use futures::{FutureExt, future::OptionFuture};
 use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -24,29 +13,18 @@ use tokio::{
 use super::{
     client_socket::ClientSocket,
     listener_role::ListenerRole,
+    protocol::{Http, Protocol},
     proxy,
     silence::{End, Silence},
     streams::Streams,
     watched::Watched,
     woken::Woken,
 };
-use crate::{
-    config::Limits,
-    serve::{
-        activity::{Activity, Tunnel},
-        clock,
-        delivery::Delivering,
-    },
+use crate::serve::{
+    activity::{Activity, Tunnel},
+    clock,
+    delivery::Delivering,
 };
-
-/// The protocol of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Protocol {
-    Http1,
-    Http2,
-    /// Detected from the first bytes.
-    Either,
-}
 
 /// Serves a connection until it ends, its client disconnects or is silent for too long, or until
 /// its requests are done after `stop` turned true or the client's certificate expired.
@@ -85,8 +63,7 @@ pub(crate) async fn serve<I>(
         })
     };
     let streams = Streams::new(Arc::clone(&activity), limits.idle_timeout);
-    let builder = builder(&limits, protocol, streams);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    let connection = Http::new(io, service, protocol, &limits, streams);
     let delivering = Delivering::new(connection, activity.delivery(), limits.idle_timeout);
     let mut connection = pin!(delivering);
     let spent = clock::now().saturating_duration_since(accepted);
@@ -109,7 +86,6 @@ pub(crate) async fn serve<I>(
         let event = {
             let mut beside = pin!(Woken::new(beside));
             let event = poll_fn(|cx| match connection.as_mut().poll(cx) {
-                // An error at the end of a connection only concerns its client.
                 Poll::Ready(_) => Poll::Ready(Event::Over),
                 Poll::Pending => beside.as_mut().poll(cx),
             });
@@ -127,7 +103,7 @@ pub(crate) async fn serve<I>(
                 if matches!(event, Event::Stop) {
                     silence.stop();
                 }
-                connection.as_mut().inner().graceful_shutdown();
+                connection.as_mut().inner().shut_down();
             }
         }
     }
@@ -149,36 +125,3 @@ enum Event {
     Expired,
     Silent(End),
 }
-
-fn builder(limits: &Limits, protocol: Protocol, streams: Streams) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(streams);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // hyper's timeout would include the idle time between requests; see `silence`.
-        .header_read_timeout(None)
-        .max_buf_size(limits.head.max(MIN_BUFFER_BYTES));
-    if limits.headers > DEFAULT_HEADER_LINES {
-        // A lower limit makes hyper allocate its own header array; only raise it.
-        builder.http1().max_headers(limits.headers);
-    }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_INTERVAL);
-    match protocol {
-        Protocol::Http1 => builder.http1_only(),
-        Protocol::Http2 => builder.http2_only(),
-        Protocol::Either => builder,
-    }
-}
-
-/// hyper's minimum.
-const MIN_BUFFER_BYTES: usize = 8 * 1024;
-/// hyper's default capacity; requests with more headers than the limit are refused later.
-const DEFAULT_HEADER_LINES: usize = 100;
-const MAX_STREAMS_PER_CONNECTION: u32 = 1_000;
-const PING_INTERVAL: Duration = Duration::from_secs(30);

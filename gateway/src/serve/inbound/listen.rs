@@ -14,11 +14,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    certificate::Certificate,
-    client_certificate::ClientCertificate,
-    client_socket::ClientSocket,
-    connection::{self, Protocol},
-    listener_role::ListenerRole,
+    certificate::Certificate, client_certificate::ClientCertificate, client_socket::ClientSocket,
+    connection, listener_role::ListenerRole, protocol::Protocol,
 };
 use crate::{
     config::Tls,

@@ -22,6 +22,7 @@ mod opening;
 mod own_list;
 mod passing;
 mod probe;
+mod protocol;
 mod proxy;
 mod response_body;
 pub(crate) mod runtime;
