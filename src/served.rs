@@ -431,7 +431,8 @@ impl fmt::Display for Served {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for attempt in self.attempts() {
-            write!(f, "{separator}{attempt}")?;
+            f.write_str(separator)?;
+            attempt.fmt(f)?;
             separator = ", ";
         }
         let waited = self.waited().as_millis();
@@ -565,11 +566,14 @@ impl Attempt {
 /// a rate limit, and its hint, if it had one.
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.status {
-            Some(status) => write!(f, "{} {}", self.backend, status.as_str())?,
-            None if self.outcome == Outcome::Late => write!(f, "{} late", self.backend)?,
-            None => write!(f, "{} failed", self.backend)?,
-        }
+        // In pieces, which cost less than a format: it is in the log line of each request.
+        f.write_str(&self.backend)?;
+        f.write_str(" ")?;
+        f.write_str(match &self.status {
+            Some(status) => status.as_str(),
+            None if self.outcome == Outcome::Late => "late",
+            None => "failed",
+        })?;
         match self.reason {
             Some(Reason::Capacity) => f.write_str(" no capacity")?,
             Some(Reason::Quota) => f.write_str(" no quota")?,

@@ -143,7 +143,6 @@ pub(super) struct Escaping<'a>(pub(super) &'a mut String);
 impl Write for Escaping<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        let is_special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
         // Most strings need no escaping, and are short.
         if !has_special(text.as_bytes()) {
             self.0.push_str(text);
@@ -167,19 +166,22 @@ impl Write for Escaping<'_> {
 
 /// Whether a byte has to be escaped, eight at a time.
 fn has_special(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks();
-    let mut last = *b"        ";
-    last[..rest.len()].copy_from_slice(rest);
+    // The last bytes, some of which are in the word before.
+    let Some(last) = text.last_chunk() else { return text.iter().copied().any(is_special) };
     let mut found = 0;
-    for word in words.iter().chain([&last]) {
+    for word in text.as_chunks().0.iter().chain([last]) {
         let word = u64::from_le_bytes(*word);
-        // The high bit of a byte below `least`, unless it is not ASCII. A borrow can mark the byte
-        // above one that is marked, so no word is marked without reason.
+        // Marks a byte below `least`, unless it is not ASCII. A borrow can mark the byte above one
+        // that is marked, but no word without one.
         let below = |word: u64, least: u8| word.wrapping_sub(repeat(least)) & !word;
         let is = |byte: u8| below(word ^ repeat(byte), 1);
         found |= below(word, b' ') | is(b'"') | is(b'\\');
     }
     found & repeat(0x80) != 0
+}
+
+const fn is_special(byte: u8) -> bool {
+    byte < b' ' || matches!(byte, b'"' | b'\\')
 }
 
 const fn repeat(byte: u8) -> u64 {
