@@ -29,7 +29,17 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) {
 }
 
 fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let listed: Vec<HeaderName> = headers
+    // Looking one up hashes its name: most messages have none, and few headers go.
+    let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    let listed = going.contains(&header::CONNECTION).then(|| listed(headers));
+    for name in going.iter().chain(listed.iter().flatten()) {
+        headers.remove(name);
+    }
+}
+
+/// The headers that concern only this connection.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -37,11 +47,7 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
         // Removing these would change the message itself.
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE)
-        .collect();
-    let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
-    for name in going.iter().chain(&listed) {
-        headers.remove(name);
-    }
+        .collect()
 }
 
 /// Headers whose values a client would store for this host, that would redirect a page, or that a
