@@ -103,7 +103,7 @@ const LIMITS: &[(&str, u64, u64)] = &[
     ("affinity/Rotate 100", 3, 5),
     ("affinity/Rotate 1000", 3, 5),
     ("sticky/Rotate 2, a response of 2 KiB read", 3, 5),
-    ("sticky/Rotate 2, a response of 2 KiB read, sticky", 15, 17),
+    ("sticky/Rotate 2, a response of 2 KiB read, sticky", 14, 16),
 ];
 
 #[test]
