@@ -243,21 +243,16 @@ impl AnswerScan {
 
 /// Reads the objects that are whole in `piece`, which begins between two: most answers are one, and most
 /// events. Returns where the first begins that is not, and how often `each` was called for it.
-fn whole_objects(piece: &[u8], is_last: bool, mut each: impl FnMut(Shown<'_>)) -> (usize, usize) {
-    let mut read = 0;
+fn whole_objects(piece: &[u8], is_last: bool, each: impl FnMut(Shown<'_>)) -> (usize, usize) {
+    let (mut read, mut walk) = (0, WholeAnswer::new(piece, is_last, each));
     loop {
         let start = read + mark(&piece[read..]);
         if piece.get(start) != Some(&b'{') {
             return (read, 0);
         }
-        let mut found = 0;
-        let count = |shown: Shown<'_>| {
-            found += 1;
-            each(shown);
-        };
-        match WholeAnswer::new(piece, is_last, count).read(start) {
+        match walk.read(start) {
             Some(end) => read = end,
-            None => return (read, found),
+            None => return (read, walk.found),
         }
     }
 }
@@ -459,6 +454,15 @@ mod tests {
         let encrypted = "g".repeat(10_000);
         let text = format!(r#"{{"output":[{{"encrypted_content":"{encrypted}"}}]}}"#);
         assert_eq!(shown(&text), [format!("#{}", "g".repeat(ENCRYPTED_PREFIX_BYTES))]);
+    }
+
+    #[test]
+    fn what_follows_many_lists_is_not_searched_after_each() {
+        let count = 50_000;
+        let members = r#""output":[],"#.repeat(count);
+        assert_eq!(shown(&format!(r#"{{{members}"id":"resp_1"}}"#)), ["resp_1"]);
+        let events = r#"{"output":[]} "#.repeat(count);
+        assert_eq!(shown(&format!(r#"{events}{{"id":"resp_1"}}"#)), ["resp_1"]);
     }
 
     #[test]

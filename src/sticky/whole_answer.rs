@@ -1,6 +1,6 @@
 //! Finds the ids in an object that is whole in the bytes at hand.
 
-use std::sync::LazyLock;
+use std::{mem, sync::LazyLock};
 
 use memchr::memmem::Finder;
 
@@ -16,10 +16,13 @@ use crate::azure::json::Scan;
 /// keeps its position after every token.
 pub(super) struct WholeAnswer<'a, F> {
     bytes: &'a [u8],
-    /// Whether nothing follows these bytes.
-    is_last: bool,
+    /// Whether to find out after a list of items if there is more that counts. Only once, because
+    /// that may read all that is left.
+    may_stop: bool,
     /// Whether it has found all that counts in these bytes.
     is_over: bool,
+    /// How often `each` was called for the last object.
+    pub(super) found: usize,
     each: F,
 }
 
@@ -35,14 +38,16 @@ enum Place {
 }
 
 impl<'a, F: FnMut(Shown<'a>)> WholeAnswer<'a, F> {
-    pub(super) const fn new(bytes: &'a [u8], is_last: bool, each: F) -> Self {
-        Self { bytes, is_last, is_over: false, each }
+    /// A walk through `bytes`, which nothing follows if they are the last.
+    pub(super) const fn new(bytes: &'a [u8], are_last: bool, each: F) -> Self {
+        Self { bytes, may_stop: are_last, is_over: false, found: 0, each }
     }
 
     /// Reads the object that begins at `at`, and returns where it ends; also the end of the bytes, if
     /// nothing that counts is in what is left of them. `None` if the object does not end here, or is
     /// not JSON: what counts up to there has been found.
     pub(super) fn read(&mut self, at: usize) -> Option<usize> {
+        self.found = 0;
         let mut scan = Scan::starting(self.bytes, at);
         match self.object(&mut scan, Place::Outermost) {
             Some(()) => Some(scan.at()),
@@ -61,7 +66,7 @@ impl<'a, F: FnMut(Shown<'a>)> WholeAnswer<'a, F> {
                     let text = self.text(scan)?;
                     if !text.is_empty() {
                         let prefix = &text[..text.len().min(ENCRYPTED_PREFIX_BYTES)];
-                        (self.each)(Shown::Encrypted(prefix));
+                        self.show(Shown::Encrypted(prefix));
                     }
                     Some(())
                 }
@@ -77,7 +82,7 @@ impl<'a, F: FnMut(Shown<'a>)> WholeAnswer<'a, F> {
                         _ => scan.skip().map(drop),
                     })?;
                     // Few answers have an id after their items.
-                    self.is_over = self.is_last && !may_show(&bytes[scan.at()..]);
+                    self.is_over = mem::take(&mut self.may_stop) && !may_show(&bytes[scan.at()..]);
                     (!self.is_over).then_some(())
                 }
                 (_, b'{') => match place.of_member(name) {
@@ -92,9 +97,14 @@ impl<'a, F: FnMut(Shown<'a>)> WholeAnswer<'a, F> {
     fn id(&mut self, scan: &mut Scan<'a>) -> Option<()> {
         let text = self.text(scan)?;
         if (1..=MAX_ID_BYTES).contains(&text.len()) {
-            (self.each)(Shown::Id(text));
+            self.show(Shown::Id(text));
         }
         Some(())
+    }
+
+    fn show(&mut self, shown: Shown<'a>) {
+        self.found += 1;
+        (self.each)(shown);
     }
 
     /// Skips a string, and returns it as written.
