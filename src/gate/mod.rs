@@ -381,9 +381,11 @@ impl Gate {
         self.shared.fleet.is_some()
     }
 
-    /// The fleet whose store decides at `now`.
+    /// The fleet whose store decides at `now`: while the PTU is busy, whether the store said so or this
+    /// process found out while the store was away.
     fn deciding(&self, now: Instant) -> Option<&FleetMember> {
-        self.shared.fleet.as_ref().filter(|member| member.decides(now))
+        let member = self.shared.fleet.as_ref().filter(|member| member.is_up())?;
+        (member.is_busy(now) || !self.lock().is_idle(self.nanos(now))).then_some(member)
     }
 
     /// The fleet of a gate whose requests ask a store.

@@ -85,11 +85,7 @@ impl FleetMember {
         self.caller.listen(&self.name, GateNews::new(gate));
     }
 
-    /// Whether requests ask the store at `now`.
-    pub(in crate::gate) fn decides(&self, now: Instant) -> bool {
-        self.is_busy(now) && self.caller.is_up()
-    }
-
+    /// Whether the store said that the PTU is busy at `now`.
     pub(in crate::gate) fn is_busy(&self, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.epoch);
         now.as_nanos() < u128::from(self.busy_until.load(Ordering::Relaxed))

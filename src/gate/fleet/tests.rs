@@ -248,6 +248,24 @@ async fn without_the_store_a_process_goes_by_its_share_of_what_it_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_returns_is_asked_again_although_its_process_knows_that_the_ptu_is_busy() {
+    let store = Mock::default();
+    let gate = fleet(&store);
+    let _ = refuse(&gate, 100 * MS).await;
+    store.behaves(Behaviour::IsDown);
+    // Longer than what the store said last is true.
+    for _ in 0..5 {
+        let _ = refuse(&gate, 400 * MS).await;
+    }
+    store.behaves(Behaviour::Answers);
+    let before = store.lock().calls;
+    let waiter = queued(admit(&gate, SECOND));
+    assert!(!waiter.is_alone());
+    let _ = waiter.await;
+    assert!(store.lock().calls > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_request_stays_in_the_store_s_queue_and_no_permission_is_lost_wherever_it_is_dropped() {
     for polls in 0..12 {
         for behaviour in [Behaviour::Answers, Behaviour::IsSlow(10 * MS), Behaviour::Hangs] {
