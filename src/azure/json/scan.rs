@@ -289,6 +289,7 @@ fn utf8_length(digits: &[u8]) -> usize {
 
 /// The position of the first quote. The next one is often a few bytes away, where `memchr` costs more
 /// than checking two words.
+#[inline]
 pub(super) fn quote(bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| equal(word, b'"')) {
         Ok(found) => Some(found),
