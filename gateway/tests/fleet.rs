@@ -79,7 +79,7 @@ fn until_all_are_counted(gateways: &[Gateway]) {
     }
 }
 
-/// The requests that were spilled, and the waits that the others were told.
+/// The requests that were spilled, and the `retry-after` of the others.
 fn load(gateways: &[Gateway]) -> (usize, Vec<u64>) {
     let answers = thread::scope(|scope| {
         let run =

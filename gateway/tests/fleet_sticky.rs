@@ -290,7 +290,7 @@ fn a_reload_shares_ids_and_stops_that_and_a_gateway_keeps_what_it_knows() {
     fs::write(&file, &shared).unwrap();
     first.eventually(|gateway| status(gateway)["fleet"]["up"] == true);
     assert_eq!(status_at(&first), 200);
-    // Its use told the others, which may take a moment; they ask once for an id that they asked for before.
+    // Its use is sent to the others, which may take a moment; they ask once for an id that they asked for before.
     second.eventually(|second| status_at(second) == 200);
     fs::write(&file, &alone).unwrap();
     first.eventually(|gateway| status(gateway)["fleet"].is_null());

@@ -29,7 +29,7 @@ pub struct GateReply(pub(crate) Reply);
 pub struct SharedGate(Core);
 
 impl SharedGate {
-    /// A gate that knows nothing. The first call tells it what its process knows.
+    /// A gate without knowledge. The first call carries what its process knows.
     pub fn new() -> Self {
         Self::default()
     }
@@ -107,7 +107,7 @@ impl GateReply {
 
 impl GateReply {
     /// For how long every process of the fleet is to ask the store before it calls the PTU, if they
-    /// are to be told. The store then calls [`GateNews::busy_for`] of each.
+    /// are to be notified. The store then calls [`GateNews::busy_for`] of each.
     pub fn busy_for(&self) -> Option<Duration> {
         self.0.busy.map(duration)
     }

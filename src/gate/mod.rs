@@ -206,7 +206,7 @@ impl Gate {
     /// each request asks the store for its turn, so that all processes have one queue and one model,
     /// and the number of attempts does not depend on the number of processes. A request that the
     /// store does not answer within the fleet's [timeout](Fleet::timeout) is admitted by this process
-    /// alone, by what it was last told.
+    /// alone, by the store's last answer.
     #[must_use]
     pub fn fleet(self, fleet: &Fleet, name: &str) -> Self {
         let fleet = Some((fleet.clone(), name.into()));

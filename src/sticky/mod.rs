@@ -228,7 +228,7 @@ impl Sticky {
     /// an id that is not known here asks the store before it is sent, for all such ids together, and
     /// waits at most for the fleet's [`timeout`](Fleet::timeout); any other request does not call the
     /// store. If the store does not have an id, it is asked again after 2, 8 and 30 ms: the write of another
-    /// process may be on its way. An id that was looked for in vain before is asked for once. Without an answer, an id is unknown, as without a fleet. Items that any resource can read
+    /// process may be on its way. An id that was not found before is asked for once. Without an answer, an id is unknown, as without a fleet. Items that any resource can read
     /// are not asked for.
     ///
     /// Clients that [own](Home::owned) their objects are kept apart in the store, too: the first owner

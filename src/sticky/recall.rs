@@ -35,7 +35,7 @@ pub(super) struct IdStore {
     caller: Arc<Caller>,
     age: Duration,
     policy: WritePolicy,
-    /// Hashes of ids that were looked for in vain, each at its place: such an id is not looked for again
+    /// Hashes of ids that were not found, each at its place: such an id is not looked for again
     /// in the same request.
     unknown: [AtomicU64; UNKNOWN_IDS],
 }
@@ -54,7 +54,7 @@ impl IdStore {
         Ok(Self { caller, age, policy, unknown })
     }
 
-    /// The place of an id among those that were looked for in vain, and its hash.
+    /// The place of an id among those that were not found, and its hash.
     fn unknown(&self, id: &[u8]) -> (&AtomicU64, u64) {
         let hash = fnv1a([id]);
         (&self.unknown[hash as usize % UNKNOWN_IDS], hash)

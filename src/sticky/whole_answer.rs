@@ -1,4 +1,4 @@
-//! Finds the ids in an object that is whole in the bytes at hand.
+//! Finds the ids in an object that is whole in the bytes read so far.
 
 use std::{mem, sync::LazyLock};
 

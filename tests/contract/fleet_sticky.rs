@@ -286,7 +286,7 @@ async fn an_id_is_kept_for_its_age_after_its_last_use_in_any_process() {
         assert_eq!(other.sends(continuing(&id)).await, (maker.clone(), KNOWN));
     }
     assert_eq!(Process::new(&store).sends(continuing(&unused)).await.1, UNKNOWN);
-    // The process that made it remembers it for longer, and tells the others again.
+    // The process that made it remembers it for longer, and notifies the others again.
     assert_eq!(first.sends(continuing(&unused)).await.1, KNOWN);
     assert_eq!(Process::new(&store).sends(continuing(&unused)).await.1, KNOWN);
 }

@@ -18,7 +18,7 @@ use crate::{
 const EAST: &str = "east/gpt-4o";
 const DEAD: &str = "dead/gpt-4o";
 
-/// A dead backend, asked first, and a living one. While the socket is kept, nobody listens there.
+/// A dead backend, asked first, and a living one. While the socket is kept, no process listens there.
 fn dead_or_alive(azure: &Azure) -> (TcpSocket, BackendPool) {
     let dead = TcpSocket::new_v4().expect("a socket");
     dead.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");

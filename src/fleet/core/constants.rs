@@ -94,7 +94,7 @@ constants! {
 
     // What the gate of one process does not have.
 
-    /// The seconds of drain for which a rate counts that a process was told: half of the window.
+    /// The seconds of drain for which a rate counts that came from a process: half of the window.
     SEED_TIME_S = 5.0;
     /// When a waiting request looks again: after this share of the time until it is due. Later, and
     /// a model that turns out too high is noticed late; sooner costs calls.
@@ -115,7 +115,7 @@ constants! {
     PURGE_INTERVAL = 20e3;
     /// Time in which attempts under way are forgotten, as those of a dead process must be.
     IN_FLIGHT_DECAY = 60e6;
-    /// How often the fleet is told that a PTU is busy, and for how much longer than it is closed.
+    /// How often the fleet is notified that a PTU is busy, and for how much longer than it is closed.
     NEWS_INTERVAL = 250e3;
     BUSY_MARGIN = 1e6;
     /// Longer than any request waits.

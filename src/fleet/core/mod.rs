@@ -7,7 +7,7 @@
 //!
 //! # What differs from the gate of one process
 //!
-//! - **Appointments.** A store cannot wake a request. Each waiting request is told when to look
+//! - **Appointments.** A store cannot wake a request. Each waiting request learns when to look
 //!   again: after [`APPOINTMENT_SHARE`] of the time until it is expected to be due. One that is due
 //!   within [`GRANT_AHEAD`] gets its permission at once, to be sent then, so that the store's
 //!   network delays no dispatch.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Ranks that the queue tells apart.
+/// Ranks that the queue distinguishes.
 pub(crate) const MAX_RANK: u8 = 7;
 pub(super) const RANKS: usize = MAX_RANK as usize + 1;
 

@@ -72,7 +72,7 @@ pub(super) struct State {
     /// When the PTU last turned out to reopen much later than modelled.
     pub(super) news_at: f64,
     pub(super) last_order: f64,
-    /// When the fleet was last told that the PTU is busy.
+    /// When the fleet was last notified that the PTU is busy.
     pub(super) said_at: f64,
     /// When requests of dead processes were last looked for.
     pub(super) purged_at: f64,
@@ -144,7 +144,7 @@ impl State {
         }
     }
 
-    /// The state of a store that forgot, from what a process was last told: the PTU stays closed for
+    /// The state of a store that lost its data, from its last answer to a process: the PTU stays closed for
     /// `closed` and drains at `rate`.
     pub(super) fn seed(&mut self, now: f64, closed: f64, rate: f64) {
         self.below_at = now + closed;

@@ -125,9 +125,9 @@ pub(crate) struct Reply {
     pub(crate) closed: Option<f64>,
     /// The drain rate in weighted tokens per second, rounded down to thousandths; zero if unknown.
     pub(crate) rate: f64,
-    /// How many requests wait, when the fleet is told that the PTU is busy.
+    /// How many requests wait, when the fleet is notified that the PTU is busy.
     pub(crate) waiting: Option<usize>,
-    /// For how long the whole fleet is to ask the store, if it is to be told.
+    /// For how long the whole fleet is to ask the store, if it is to be notified.
     pub(crate) busy: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
--- Records how long a backend is closed, and tells the other processes if that is news.
+-- Records how long a backend is closed, and notifies the other processes if that is new.
 -- KEYS[1]: what is closed, by field: until when, the service's own hint, and why.
 -- ARGV: the channel; the field; for how many microseconds it is closed; the hint; why.
 local time = redis.call('TIME')

@@ -4,8 +4,8 @@
 -- KEYS[1]: what is known of one PTU. KEYS[2]: who waits, `rank:order` in order. KEYS[3]: of those, cost,
 -- appointment and latest dispatch.
 -- ARGV[1]: the time in microseconds, for tests; empty is the server's. ARGV[2]: the channel on which the
--- fleet is told that the PTU is busy. ARGV[3]: how long a queue may stand, 0 never cuts it. ARGV[4],
--- ARGV[5]: what the caller was told last, should the store have forgotten: for how long the PTU stays
+-- fleet learns that the PTU is busy. ARGV[3]: how long a queue may stand, 0 never cuts it. ARGV[4],
+-- ARGV[5]: the last answer to the caller, in case the store lost its data: for how long the PTU stays
 -- closed, and its rate; a rate of 0 when it knows nothing.
 -- Then steps: a letter and its arguments. Durations are in microseconds, costs in weighted tokens,
 -- rates in weighted tokens per second. -1 stands for what is not known.

@@ -207,7 +207,7 @@ pub(super) static REMEMBER: LazyLock<Script> =
 pub(super) static RECALL: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("recall.lua"))));
 
-/// Of 128 bits, as 16 random bytes or 22 characters of base64, nobody can try all.
+/// 16 random bytes, or 22 characters of base64, have 128 bits: too many values to try all.
 const MIN_SECRET_BYTES: usize = 16;
 /// Two bytes of them choose one of 65,536 hashes in the store, which are packed while they are short. Of
 /// a billion ids, two have the same 80 bits once in two million fleets; then the proof of one is

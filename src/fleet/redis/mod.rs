@@ -235,7 +235,7 @@ impl RedisStore {
         Box::pin(async move { answer.await.map_err(|_| Unreachable) })
     }
 
-    /// Runs `job`, for which nobody waits, if the store is up.
+    /// Runs `job` in the background, if the store is up.
     fn tell<F: Future<Output = ()> + Send + 'static>(
         &self,
         job: impl FnOnce(Link) -> F + Send + 'static,

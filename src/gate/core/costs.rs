@@ -136,7 +136,7 @@ const SUM_DECAY: f64 = 0.98;
 /// The smallest variance of estimates, as a share of their squared mean, at which their relation to
 /// actual costs can be measured.
 const MIN_SPREAD: f64 = 1e-4;
-/// The smallest cost that is told apart from nothing, as a multiple of the mean.
+/// Smaller costs count as this one, as a multiple of the mean.
 const MIN_RELATIVE_COST: f64 = 0.01;
 /// Weight of a new answer in the mean duration of answers.
 const DURATION_WEIGHT: f64 = 0.05;

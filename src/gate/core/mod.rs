@@ -115,7 +115,7 @@
 //!   tokens spill in `benches/SIMULATION.md` (one process).
 //! - Attempts: never leaving the PTU open for half a second costs one refusal per third of a second
 //!   of waiting. On a large PTU that is nothing; on one of two requests a second it is every fourth
-//!   attempt. A PTU charges nothing for a 429, and capacity that nobody uses is lost.
+//!   attempt. A PTU charges nothing for a 429, and unused capacity is lost.
 //! - Coordination between processes: each learns from its own refusals. The gain shrinks with the
 //!   share of a process; one gateway for all of them restores it, and so does
 //!   [a fleet](crate::Gate::fleet), whose gates are one.

@@ -33,7 +33,7 @@ pub(in crate::gate) struct FleetMember {
     link: Mutex<Link>,
 }
 
-/// What is known of the store, and what it is told next.
+/// What is known of the store, and what is sent to it next.
 struct Link {
     /// Half of a smoothed round trip to the store, in microseconds.
     lead: f64,
@@ -80,7 +80,7 @@ impl FleetMember {
         }
     }
 
-    /// Has `gate`, of which this is a part, told when its PTU is busy.
+    /// Notifies `gate`, of which this is a part, when its PTU is busy.
     pub(in crate::gate) fn listen(&self, gate: &Arc<GateShared>) {
         self.caller.listen(&self.name, GateNews::new(gate));
     }
@@ -175,7 +175,7 @@ impl FleetMember {
         }
     }
 
-    /// A call with everything that was not told yet, and then `question`.
+    /// A call with all steps that were not sent yet, and then `question`.
     fn call(&self, link: &mut Link, now: Instant, question: Option<Step>) -> GateCall {
         let since = micros(now.saturating_duration_since(link.called_at)).min(MAX_BETWEEN_CALLS);
         link.between_calls += (since - link.between_calls) / BETWEEN_CALLS_DIVISOR;
@@ -269,7 +269,7 @@ const LEAD_DIVISOR: f64 = 16.0;
 const BUSY_MARGIN: Duration = Duration::from_secs(1);
 /// Whatever a hint or the store says, this is the longest time before the PTU is called unasked.
 const MAX_BUSY: Duration = Duration::from_secs(3_600);
-/// A busy period tells what the next one is like, the time between the two nothing.
+/// A busy period predicts the next one; the time between the two does not.
 const MAX_BETWEEN_CALLS: f64 = 1e6;
 const BETWEEN_CALLS_DIVISOR: f64 = 16.0;
 /// How long steps are gathered that no request waits for, and how many at most.

@@ -19,7 +19,7 @@ use crate::{
     sync::{Sleep, clock, poll_sleep},
 };
 
-/// A request that asks the store, and waits as it is told.
+/// A request that asks the store, and waits as it answers.
 pub(in crate::gate) struct FleetRequest {
     gate: Gate,
     rank: u8,

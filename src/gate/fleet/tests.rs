@@ -285,7 +285,7 @@ async fn no_request_stays_in_the_store_s_queue_and_no_permission_is_lost_whereve
             }
             drop(waiter);
             drop(permit);
-            // The next steps bring along what was not told yet.
+            // The next call carries the steps that were not sent yet.
             store.behaves(Behaviour::Answers);
             let now = clock::now() + MAX_TELLING_DELAY;
             gate.member().tell(now, Step::Gone { at: 0.0, cost: 0.0 });
@@ -369,7 +369,7 @@ async fn whatever_numbers_a_script_replies_no_request_is_held_by_them() {
         let held = clock::now() - started;
         assert!(held <= SECOND + 2 * MS, "{numbers:?} held it for {held:?}");
         let _ = (gate.state(), gate.level(), gate.rate(), gate.predicted_wait(clock::now(), 0));
-        // What it was told does not hold it either once its process decides alone.
+        // An earlier answer does not hold it either once its process decides alone.
         store.behaves(Behaviour::IsDown);
         let started = clock::now();
         if let Admission::Wait(waiter, _) = admit(&gate, SECOND) {

@@ -45,7 +45,7 @@ impl TokenSource for Tokens {
     }
 }
 
-/// How often a connection was authenticated anew, and how often in vain.
+/// How often a connection was authenticated anew, and how often that failed.
 fn authentications(server: &Server) -> (u32, u32) {
     let stats = server.command(&["INFO", "commandstats"]);
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_auth:"));

@@ -118,7 +118,7 @@ impl Crowd {
             let told = match self.ask(&id, http2.as_ref()).await {
                 Ok(told) => told,
                 Err(error) => {
-                    // Not to spin while nobody listens.
+                    // Not to spin while no server listens.
                     sleep(Duration::from_millis(20)).await;
                     format!("000 cut - {}", error.to_string().replace(' ', "_"))
                 }
