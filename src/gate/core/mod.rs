@@ -205,8 +205,8 @@
 //! | **`costs.rs`** | | | | |
 //! | `MEAN_WEIGHT` | share | 0.05 | unstated: p50 435; nb-drop: spilled -0.3 | nb-drop: open 0.7; max4000: spilled -0.3 |
 //! | `SUM_DECAY` | share | 0.98 | nb-drop: open 0.9; max4000: spilled -0.3 | nb-drop: spilled -0.6; max4000: spilled -0.3 |
-//! | `MIN_SPREAD` | share | 1e-4 | none | none |
-//! | `MIN_RELATIVE_COST` | share | 0.01 | none | none |
+//! | `MIN_SPREAD` | share | 1e-4 | not measured | not measured |
+//! | `MIN_RELATIVE_COST` | share | 0.01 | not measured | not measured |
 //! | `DURATION_WEIGHT` | share | 0.05 | unstated: mean 1406; nb-drop: spilled -0.4 | noise |
 //! | **`drain_rate.rs`** | | | | |
 //! | `RATE_SAMPLE_WINDOW_S` | s | 10.0 | max4000: spilled -0.3 | unstated: mean 1437, p50 381; nb-drop: open 1.1 |
@@ -247,7 +247,7 @@
 //! | `MAX_NETWORK_NS` | time | 100 * MILLISECOND | none | none |
 //! | `NETWORK_GROWTH_DIVISOR` | 1 / n | 16 | unstated: mean 1447, p50 435; nb-drop: spilled -0.5 | unstated: mean 1408, p50 553; nb-drop: open 0.9 |
 //! | `USUAL_DIVISOR` | 1 / n | 16 | max4000: spilled -0.3 | noise |
-//! | `DEVIATION_DIVISOR` | 1 / n | 8 | none | none |
+//! | `DEVIATION_DIVISOR` | 1 / n | 8 | not measured | not measured |
 //! | `LONGEST_DECAY_DIVISOR` | 1 / n | 512 | none | none |
 //! | `RESERVE_MARGIN_DIVISOR` | 1 / n | 16 | noise | none |
 //! | `SILENCE_DEVIATIONS` | deviations | 4 | not measured | as without it: reasoning-tail open 0.5 |
