@@ -67,10 +67,10 @@ fn a_real_trace_is_served_with_few_attempts_and_a_fraction_of_the_waiting() {
         // A PTU for two requests per second, with almost always one waiting: a refusal every third
         // of a second, the price of never leaving it open for half a second, then costs one attempt
         // per three requests. A PTU charges nothing for a refusal. Without standing-queue control
-        // the gate spills 0.19 points more at 0.7: more requests wait, and more of them time out.
+        // the gate spills 0.22 points more at 0.7: more requests wait, and more of them time out.
         // With it 0.10 points more; other seeds, which only change delays, give -0.04 to 0.29.
         for (policy, attempts, more, mean) in
-            [(Policy::Gate, 1.38, 0.002, 0.34), (Policy::GateStanding, 1.36, 0.0012, 0.21)]
+            [(Policy::Gate, 1.38, 0.0025, 0.34), (Policy::GateStanding, 1.36, 0.0012, 0.21)]
         {
             let gate = run(&hour, policy);
             let found = gate.attempts_per_success;
