@@ -14,6 +14,7 @@ use tower::ServiceExt;
 use super::{
     Policy,
     draws::{seed_layers, share},
+    fleet,
     ledger::{History, Ledger},
     load::{Ask, Traffic},
     neighbour,
@@ -60,6 +61,7 @@ async fn drive(
     let mut processes = Processes::begin(&run, wiring)?;
     processes.crash_at_their_times(traffic.to);
     tokio::spawn(resize(Arc::clone(&run)));
+    tokio::spawn(fleet::forget(Arc::clone(&run)));
     let gauge = tokio::spawn(gauge(Arc::clone(&run), traffic.from, traffic.to));
     if let Some(neighbour) = plan.neighbour {
         let traffic = neighbour.draw(plan.seed, plan.ptu_rate, traffic.to)?;

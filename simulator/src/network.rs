@@ -44,6 +44,8 @@ pub(super) struct Number(pub(super) usize);
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     run: Arc<Run>,
+    /// The place of its process.
+    place: usize,
 }
 
 pub(super) type Answer = Result<Response<EmulatorBody>, EmulatorError>;
@@ -147,8 +149,12 @@ impl Handed {
 }
 
 impl Network {
-    pub(super) fn new(run: Arc<Run>) -> Self {
-        Self { run }
+    pub(super) fn new(run: Arc<Run>, place: usize) -> Self {
+        Self { run, place }
+    }
+
+    pub(super) fn place(&self) -> usize {
+        self.place
     }
 
     pub(super) fn run(&self) -> &Arc<Run> {

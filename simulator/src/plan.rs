@@ -155,11 +155,24 @@ impl Plan {
         }
         if let Some(store) = self.store {
             within("store_round_trip in seconds", store.round_trip.as_secs_f64(), 0.0, 60.0)?;
+            within(
+                "the share of processes that do not reach the store",
+                store.cut_off.0,
+                0.0,
+                1.0,
+            )?;
+            if let Some(every) = store.forgets_every {
+                within("store_forgets in seconds", every.as_secs_f64(), 0.1, 86_400.0)?;
+            }
         }
         let outages = self.outages.iter().map(|window| window.later(traffic.from)).collect();
         let resizes = self.resizes.iter().map(|(at, factor)| (*at + traffic.from, *factor));
         let later = |(at, lasts)| (at + traffic.from, lasts);
-        let store = self.store.map(|it| StorePlan { outage: it.outage.map(later), ..it });
+        let store = self.store.map(|it| StorePlan {
+            outage: it.outage.map(later),
+            cut_off: (it.cut_off.0, traffic.from),
+            ..it
+        });
         Ok(Self { seed, ptu_rate, outages, resizes: resizes.collect(), store, ..self.clone() })
     }
 

@@ -33,7 +33,7 @@ type Held = (u32, usize, AbortHandle);
 impl Processes {
     pub(super) fn begin(run: &Arc<Run>, wiring: Wiring) -> Result<Self, ConfigError> {
         let plan = &run.plan;
-        let stack = |place| Ok((life(plan, place, run).number, wire(wiring, run)?));
+        let stack = |place| Ok((life(plan, place, run).number, wire(wiring, run, place)?));
         let stacks = (0..plan.processes).map(stack).collect::<Result<_, ConfigError>>()?;
         let calls = Calls(Mutex::new((0..plan.processes).map(|_| Vec::new()).collect()));
         Ok(Self { run: Arc::clone(run), wiring, stacks, calls: Arc::new(calls) })
@@ -53,7 +53,7 @@ impl Processes {
         let life = life(&self.run.plan, self.run.plan.process(index), &self.run);
         let (number, stack) = &mut self.stacks[life.place];
         if *number != life.number {
-            (*number, *stack) = (life.number, wire(self.wiring, &self.run)?);
+            (*number, *stack) = (life.number, wire(self.wiring, &self.run, life.place)?);
         }
         Ok((life, stack.clone()))
     }
@@ -72,8 +72,8 @@ impl Calls {
     }
 }
 
-fn wire(wiring: Wiring, run: &Arc<Run>) -> Result<Stack, ConfigError> {
-    wiring(&run.plan, Network::new(Arc::clone(run)))
+fn wire(wiring: Wiring, run: &Arc<Run>, place: usize) -> Result<Stack, ConfigError> {
+    wiring(&run.plan, Network::new(Arc::clone(run), place))
 }
 
 fn life(plan: &Plan, place: usize, run: &Run) -> Life {

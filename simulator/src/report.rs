@@ -29,6 +29,8 @@ pub struct SimReport {
     pub beside_ptu: f64,
     /// Attempts at any server per request served.
     pub attempts_per_success: f64,
+    /// The same in the worst ten seconds, by arrival.
+    pub worst_attempts: f64,
     /// Added latency of the requests served.
     pub added: Added,
     /// The median added latency of requests that Standard served, in milliseconds; `None` if there
@@ -184,6 +186,7 @@ impl SimReport {
             "spilled_requests": self.spilled_requests,
             "spilled_tokens": self.spilled_tokens,
             "attempts_per_success": self.attempts_per_success,
+            "attempts_per_success_in_worst_10_s": self.worst_attempts,
             "beside_ptu": self.beside_ptu,
             "spilled_tokens_a_minute": self.spilled_tokens_a_minute.round(),
             "added_ms": self.added.to_json(),

@@ -308,7 +308,7 @@ impl Simulation {
     /// far away. Without it, each process learns alone.
     #[must_use]
     pub const fn fleet(mut self, store_round_trip: Duration) -> Self {
-        self.plan.store = Some(StorePlan { round_trip: store_round_trip, outage: None });
+        self.plan.store = Some(StorePlan::new(store_round_trip));
         self
     }
 
@@ -318,6 +318,26 @@ impl Simulation {
     pub const fn store_outage(mut self, at: Duration, lasts: Duration) -> Self {
         if let Some(store) = &mut self.plan.store {
             store.outage = Some((at, lasts));
+        }
+        self
+    }
+
+    /// The store of the fleet loses its data so often, as if it restarted without it. Does nothing
+    /// without a [fleet](Self::fleet).
+    #[must_use]
+    pub const fn store_forgets(mut self, every: Duration) -> Self {
+        if let Some(store) = &mut self.plan.store {
+            store.forgets_every = Some(every);
+        }
+        self
+    }
+
+    /// This share of the processes, from 0 to 1, loses the store of the fleet when the measurement
+    /// begins. Does nothing without a [fleet](Self::fleet).
+    #[must_use]
+    pub const fn store_cut_off(mut self, share: f64) -> Self {
+        if let Some(store) = &mut self.plan.store {
+            store.cut_off = (share, Duration::ZERO);
         }
         self
     }

@@ -67,7 +67,7 @@ pub(super) fn wiring(policy: Policy) -> Result<Wiring, ConfigError> {
 
 /// Two tiers with a gate between the caller and the PTU.
 fn gated(gate: Gate, plan: &Plan, network: Network) -> Result<Stack, ConfigError> {
-    let gate = match fleet::of(network.run())? {
+    let gate = match fleet::of(network.run(), network.place())? {
         Some(fleet) => gate.fleet(&fleet, PTU),
         None => gate,
     };

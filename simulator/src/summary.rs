@@ -44,6 +44,7 @@ pub(super) fn summarise(
         spilled_tokens: share(sums.spilled_tokens, sums.tokens),
         beside_ptu: share(sums.tokens - sums.ptu_tokens, sums.tokens),
         attempts_per_success: share(sums.attempts as f64, sums.served as f64),
+        worst_attempts: worst_attempts(traffic, &measured),
         added: added_of(&all),
         spilled_added_p50_ms: (!spilled.is_empty()).then(|| percentile(&spilled, 0.50)),
         overtakes: share(sums.overtakes as f64, (sums.served - sums.spilled) as f64),
@@ -127,6 +128,19 @@ impl Sums {
         }
         sums
     }
+}
+
+/// Attempts per request served, of those that arrived within the worst slot.
+fn worst_attempts(traffic: &Traffic, measured: &[(&Record, &Ask)]) -> f64 {
+    let slot = |ask: &Ask| ((ask.at - traffic.from).as_secs_f64() / SLOT_S) as usize;
+    let of_slot = |within: &[(&Record, &Ask)]| {
+        let sums = Sums::of(within);
+        share(sums.attempts as f64, sums.served as f64)
+    };
+    measured
+        .chunk_by(|(_, one), (_, next)| slot(one) == slot(next))
+        .map(of_slot)
+        .fold(0.0, f64::max)
 }
 
 /// What the PTU drained during the measurement: its admissions, plus the bucket's level at the

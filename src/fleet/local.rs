@@ -53,6 +53,16 @@ impl Local {
         self.lock().is_down = !is_up;
     }
 
+    /// Loses everything that is stored, like a store that restarts without its data. For rehearsals.
+    pub fn forget(&self) {
+        let mut shared = self.lock();
+        shared.budgets.clear();
+        shared.rates.clear();
+        shared.closings.clear();
+        shared.ids.clear();
+        shared.gates.clear();
+    }
+
     fn apply(&self, name: &Name, call: &GateCall) -> Option<GateReply> {
         let (reply, listeners) = {
             let mut shared = self.lock();

@@ -68,3 +68,21 @@ fn while_the_store_does_not_answer_processes_do_as_without_a_fleet_and_no_longer
     assert!(with.attempts_per_success <= 1.17, "{}", with.attempts_per_success);
     assert!(with.utilisation >= 0.99, "{}", with.utilisation);
 }
+
+#[test]
+fn a_store_that_loses_its_data_costs_a_few_attempts_once() {
+    let forgets = overload(16).fleet(STORE).store_forgets(Duration::from_secs(60));
+    let report = run(&forgets, Policy::GateStanding);
+    assert!(report.attempts_per_success <= 1.10, "{}", report.attempts_per_success);
+    assert!(report.worst_attempts <= 1.4, "in the worst ten seconds: {}", report.worst_attempts);
+}
+
+/// Those that are cut off try alone, each as often as a single process would.
+#[test]
+fn processes_that_lose_the_store_do_not_disturb_those_that_have_it() {
+    let apart = run(&overload(4), Policy::GateStanding);
+    let cut_off = overload(4).fleet(STORE).store_cut_off(0.5);
+    let report = run(&cut_off, Policy::GateStanding);
+    assert!(report.attempts_per_success < apart.attempts_per_success - 0.05, "{report:?}");
+    assert!(report.spilled_tokens <= apart.spilled_tokens + 0.005, "{}", report.spilled_tokens);
+}

@@ -64,6 +64,12 @@ pub(crate) struct Args {
     /// The store of the fleet does not answer, so long after the start: 5m+60s.
     #[arg(long, value_name = "AT+TIME", value_parser = settings::span, requires = "fleet")]
     store_outage: Option<(Duration, Duration)>,
+    /// The store of the fleet loses its data so often, as if it restarted without it.
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "fleet")]
+    store_forgets: Option<Duration>,
+    /// This share of the processes loses the store of the fleet when the measurement begins.
+    #[arg(long, value_name = "SHARE", requires = "fleet")]
+    store_cut_off: Option<f64>,
     /// How requests are assigned to processes.
     #[arg(long, value_enum, default_value_t = Dealt::RoundRobin)]
     deal: Dealt,
@@ -230,6 +236,12 @@ impl Args {
         }
         if let Some((at, lasts)) = self.store_outage {
             simulation = simulation.store_outage(at, lasts);
+        }
+        if let Some(every) = self.store_forgets {
+            simulation = simulation.store_forgets(every);
+        }
+        if let Some(share) = self.store_cut_off {
+            simulation = simulation.store_cut_off(share);
         }
         settings::apply(self, simulation)
     }

@@ -228,6 +228,7 @@ pub(crate) fn average(runs: &[SimReport]) -> SimReport {
     all.beside_ptu = mean(|run| run.beside_ptu);
     all.spilled_tokens_a_minute = mean(|run| run.spilled_tokens_a_minute);
     all.attempts_per_success = mean(|run| run.attempts_per_success);
+    all.worst_attempts = mean(|run| run.worst_attempts);
     all.added.p50 = mean(|run| run.added.p50);
     all.added.p95 = mean(|run| run.added.p95);
     all.added.p99 = mean(|run| run.added.p99);
