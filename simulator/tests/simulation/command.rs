@@ -55,6 +55,7 @@ fn json_has_one_object_for_each_policy_with_the_same_keys() {
             [
                 "added_ms",
                 "attempts_per_success",
+                "attempts_per_success_in_worst_10_s",
                 "beside_ptu",
                 "classes",
                 "last_dispatch_over_ms",
