@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Takes a moment for each token, which is valid for this many seconds: `token-1`, `token-2`, ...
-fn authority(lifetime: u64) -> Witness {
+pub(crate) fn authority(lifetime: u64) -> Witness {
     let granted = AtomicUsize::new(0);
     Witness::new(move |_| {
         thread::sleep(Duration::from_millis(150));

@@ -1,28 +1,19 @@
 //! A fleet whose store takes tokens of Microsoft Entra ID as passwords.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use spillover_testing::redis::Server;
 
 use crate::{
     emulate,
+    entra::authority,
     fleet::{DOWN, UP, events, status},
     served::{Azure, Gateway},
-    witness::Witness,
 };
 
 #[test]
 fn a_token_that_the_store_refuses_is_replaced_and_a_line_tells_of_each_change() {
     let Some(server) = Server::start(&[]) else { return };
     server.allow("token-2", &[]);
-    let granted = AtomicUsize::new(0);
-    let authority = Witness::new(move |_| {
-        let number = granted.fetch_add(1, Ordering::Relaxed) + 1;
-        let token = format!(
-            r#"{{"token_type":"Bearer","expires_in":3600,"access_token":"token-{number}"}}"#
-        );
-        (200, "content-type: application/json\r\n", token)
-    });
+    let authority = authority(3_600);
     emulate::file("fleet-tokens/secret", "canary-secret");
     let azure = Azure::new("fleet-tokens");
     let text = format!(
