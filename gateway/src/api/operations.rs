@@ -16,10 +16,13 @@ fn methods_of(rest: &str) -> Option<&'static str> {
 /// trailing slash is allowed.
 pub(crate) fn is_like(pattern: &str, path: &str) -> bool {
     let path = path.strip_suffix('/').unwrap_or(path);
-    // The whole list is searched for each request: most others differ in their first letter.
-    let (first, begin) = (path.as_bytes().first(), pattern.as_bytes().first());
-    if pattern == path || (begin != first && begin != Some(&b'{')) {
-        return pattern == path;
+    if pattern == path {
+        return true;
+    }
+    // The whole list is searched for each request: most patterns differ in their first letter.
+    let begin = pattern.as_bytes().first();
+    if begin != path.as_bytes().first() && begin != Some(&b'{') {
+        return false;
     }
     let mut segments = path.split('/');
     let mut fits = |expected: &str| match segments.next() {

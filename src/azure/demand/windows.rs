@@ -11,7 +11,7 @@ use memchr::{memchr, memrchr};
 
 use super::text::{ATTACHMENT_TOKENS, BYTES_PER_TOKEN, PromptText, Shown, is_content, is_hidden};
 use crate::{
-    azure::json::{Scan, Skipped, decoded_length, mark},
+    azure::json::{Scan, Skipped, decoded_length, is_escaped, mark},
     random::split_mix,
 };
 
@@ -115,12 +115,11 @@ fn first_quote(content: &[u8], window: &Range<usize>) -> Option<Quote> {
     loop {
         at += memchr(b'"', &content[at..window.end])?;
         let before = &content[..at];
-        let backslashes = before.iter().rev().take_while(|&&byte| byte == b'\\').count();
         let previous = before[before.len().saturating_sub(NEAR_BYTES)..].trim_ascii_end().last();
         let next = content[at + 1..content.len().min(at + 1 + NEAR_BYTES)].trim_ascii_start();
         let opens = matches!(previous, Some(b'[' | b'{' | b':' | b','));
         let closes = matches!(next.first(), Some(b']' | b'}' | b':' | b','));
-        if backslashes % 2 == 0 && opens != closes {
+        if !is_escaped(before) && opens != closes {
             return Some(Quote { at, closes });
         }
         at += 1;

@@ -10,7 +10,7 @@ use self::text::StringState;
 pub(crate) use self::{
     long_array::ends_before,
     number::count,
-    scan::{Scan, Skipped, decoded_length, mark, members, quote_or_backslash},
+    scan::{Scan, Skipped, decoded_length, is_escaped, mark, members, quote_or_backslash},
     text::Name,
     tokens::{Bracket, Mark, Token, Tokenizer},
 };

@@ -201,12 +201,7 @@ impl<'a> Scan<'a> {
         loop {
             let quote = self.at + quote(&self.bytes[self.at..])?;
             self.at = quote + 1;
-            let text = &self.bytes[start..quote];
-            if text.last() != Some(&b'\\') {
-                return Some(quote);
-            }
-            let backslashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
-            if backslashes % 2 == 0 {
+            if !is_escaped(&self.bytes[start..quote]) {
                 return Some(quote);
             }
         }
@@ -285,6 +280,12 @@ fn utf8_length(digits: &[u8]) -> usize {
         [b'd' | b'D', b'c'..=b'f' | b'C'..=b'F', ..] => 0,
         _ => 3,
     }
+}
+
+/// Whether what follows `text`, which begins outside of an escape, is escaped.
+#[inline]
+pub(crate) fn is_escaped(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
 /// The position of the first quote. The next one is often a few bytes away, where `memchr` costs more

@@ -1,6 +1,6 @@
 //! The strings of a JSON text that arrives in pieces.
 
-use super::scan::quote;
+use super::scan::{is_escaped, quote};
 
 /// Whether the current position in a chunked JSON text is within a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,7 @@ impl StringState {
             *self = Self::Within;
             return (&rest[..length], length);
         }
+        // Only quotes are searched for: a text has many escaped line breaks.
         let mut from = 0;
         while let Some(found) = quote(&rest[from..]) {
             let end = from + found;
@@ -40,12 +41,6 @@ impl StringState {
         }
         (rest, rest.len())
     }
-}
-
-/// Whether what follows `text`, which begins outside of an escape, is escaped: a text has many escaped
-/// line breaks, which are passed over where only quotes are searched for.
-fn is_escaped(text: &[u8]) -> bool {
-    text.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
 /// The start of a string, long enough for the names that are searched for.

@@ -3,7 +3,7 @@
 use memchr::memrchr;
 
 use super::Usage;
-use crate::azure::json::{Bracket, Mark, Token, Tokenizer, count, members};
+use crate::azure::json::{Bracket, Mark, Token, Tokenizer, count, is_escaped, members};
 
 /// A JSON text, read as it arrives. It keeps its position in the text and, while that is incomplete,
 /// the object that it looks for.
@@ -159,14 +159,14 @@ pub(super) fn at_end(text: &[u8]) -> Option<Usage> {
 fn opening_quote(mut text: &[u8], is_cut: bool) -> Option<usize> {
     loop {
         let quote = memrchr(b'"', text)?;
-        let escapes = text[..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
-        if is_cut && escapes == quote {
+        let before = &text[..quote];
+        if is_cut && before.iter().all(|&byte| byte == b'\\') {
             return None;
         }
-        if escapes % 2 == 0 {
+        if !is_escaped(before) {
             return Some(quote);
         }
-        text = &text[..quote];
+        text = before;
     }
 }
 
