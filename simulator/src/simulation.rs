@@ -322,8 +322,8 @@ impl Simulation {
         self
     }
 
-    /// The store of the fleet loses its data so often, as if it restarted without it. Does nothing
-    /// without a [fleet](Self::fleet).
+    /// How often the store of the fleet loses its data, as if it restarted without it: never by
+    /// default. Does nothing without a [fleet](Self::fleet).
     #[must_use]
     pub const fn store_forgets(mut self, every: Duration) -> Self {
         if let Some(store) = &mut self.plan.store {

@@ -143,7 +143,7 @@ fn is_refusal(answer: &Incoming) -> bool {
     answer.status() == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// Retries so often.
+/// The retries that are left.
 #[derive(Clone)]
 struct Once(u32);
 

@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// The store of the fleet does not answer, so long after the start: 5m+60s.
     #[arg(long, value_name = "AT+TIME", value_parser = settings::span, requires = "fleet")]
     store_outage: Option<(Duration, Duration)>,
-    /// The store of the fleet loses its data so often, as if it restarted without it.
+    /// How often the store of the fleet loses its data, as if it restarted without it.
     #[arg(long, value_name = "TIME", value_parser = time, requires = "fleet")]
     store_forgets: Option<Duration>,
     /// This share of the processes loses the store of the fleet when the measurement begins.
